@@ -1,0 +1,34 @@
+# `make lab` opens the explorer; `make test` proves the whole project. Both set up .venv when it is missing or stale.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: lab test check figures bench clean
+
+lab: $(READY)
+	$(BIN)/qdelta lab
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/pyright
+
+figures: $(READY)
+	$(BIN)/python figures/build.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+# The stamp makes a second call install nothing; a change of the dependencies makes it install again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python >= 3.11 is needed, %s is Python %d.%d; name another with: make PYTHON=/path/to/python" % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

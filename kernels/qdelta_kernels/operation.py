@@ -1,0 +1,76 @@
+"""`qdelta_rule`: the one operation that users call, and the choice of what computes it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .chunkwise import chunk_qdelta_rule
+from .recurrent import recurrent_qdelta_rule
+from .reference import qdelta_rule_reference
+
+Backend = Literal["auto", "reference", "torch"]
+
+
+def qdelta_rule(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T HV V"],
+    g: Float[Tensor, "B T HV"] | None,
+    beta: Float[Tensor, "B T HV"],
+    lam: Float[Tensor, "B T HV"] | None,
+    *,
+    scale: float | None = None,
+    initial_state: Float[Tensor, "N HV K V"] | None = None,
+    output_final_state: bool = False,
+    cu_seqlens: Int[Tensor, " N1"] | None = None,
+    l2norm_qk: bool = False,
+    chunk_size: int = 64,
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "B T HV V"], Float[Tensor, "N HV K V"] | None]:
+    """Compute Q-Delta's linear attention: outputs o and, on request, the final memory.
+
+        x_t = k_t + lam_t q_t,    alpha_t = exp(g_t)
+        S_t = alpha_t S_{t-1} (I - beta_t x_t k_t^T) + beta_t v_t k_t^T
+        o_t = scale S_t q_t
+
+    Args:
+        q, k: queries and keys, [B, T, H, K], as the recurrence uses them (unit vectors in the paper's model).
+        v: values, [B, T, HV, V]; HV is a multiple of H, and value head j reads with query head j // (HV / H).
+        g: log decay, [B, T, HV]; None is no decay.
+        beta: write strength, [B, T, HV].
+        lam: query feedback, [B, T, HV], acting on the unscaled q; None is Gated DeltaNet.
+        scale: factor of the readout only; None is K^-0.5.
+        initial_state: [N, HV, K, V], the memory S transposed; None is zero.
+        output_final_state: return the final memory as well, [N, HV, K, V], float32 (float64 for float64 inputs).
+        cu_seqlens: bounds [N + 1] of N sequences packed along T (then B = 1); None: N = B sequences.
+        l2norm_qk: normalise q and k first, x / sqrt(||x||^2 + 1e-6).
+        chunk_size: tokens per chunk; changes the speed, not the result.
+        backend: "torch" (chunk form; single tokens by rank-one updates), "reference" (the definition, slow), or
+            "auto", the fastest that is right here.
+
+    Returns:
+        (o, state): o [B, T, HV, V] in v's dtype; state or None.
+
+    Raises:
+        TypeError: for an argument that is no float tensor.
+        ValueError: for a wrong shape, dtype, device or value; the message names argument, finding, expectation.
+
+    Source: Q-Delta (arXiv 2606.08804). Differentiable in q, k, v, g, beta, lam and initial_state.
+    """
+    if backend not in ("auto", "reference", "torch"):
+        raise ValueError(f"backend is {backend!r}; expected 'auto', 'reference' or 'torch'.")
+    options = {
+        "scale": scale,
+        "initial_state": initial_state,
+        "output_final_state": output_final_state,
+        "cu_seqlens": cu_seqlens,
+        "l2norm_qk": l2norm_qk,
+    }
+    if backend == "reference":
+        return qdelta_rule_reference(q, k, v, g, beta, lam, **options)
+    if isinstance(q, Tensor) and q.ndim == 4 and q.shape[1] == 1:
+        return recurrent_qdelta_rule(q, k, v, g, beta, lam, **options)
+    return chunk_qdelta_rule(q, k, v, g, beta, lam, chunk_size=chunk_size, **options)

@@ -1,0 +1,57 @@
+"""The recurrence by rank-one updates: the path for decoding, one token or a few at a time."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .arguments import check_arguments
+
+
+def recurrent_qdelta_rule(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    v: Float[Tensor, "B T HV V"],
+    g: Float[Tensor, "B T HV"] | None,
+    beta: Float[Tensor, "B T HV"],
+    lam: Float[Tensor, "B T HV"] | None,
+    *,
+    scale: float | None = None,
+    initial_state: Float[Tensor, "N HV K V"] | None = None,
+    output_final_state: bool = False,
+    cu_seqlens: Int[Tensor, " N1"] | None = None,
+    l2norm_qk: bool = False,
+) -> tuple[Float[Tensor, "B T HV V"], Float[Tensor, "N HV K V"] | None]:
+    """Run the recurrence with O(K V) work per token, never forming the transition matrix.
+
+        h <- alpha_t h,   u_t = beta_t (v_t - h^T x_t),   h <- h + k_t u_t^T,   o_t = scale h^T q_t
+
+    with h = S^T of shape [K, V]. Differentiable by autograd. Arguments, result and errors are those of
+    `qdelta_rule`. Source: Q-Delta (arXiv 2606.08804), the recurrence in its error-correcting form.
+    """
+    a = check_arguments(
+        q,
+        k,
+        v,
+        g,
+        beta,
+        lam,
+        scale=scale,
+        initial_state=initial_state,
+        cu_seqlens=cu_seqlens,
+        l2norm_qk=l2norm_qk,
+    )
+    outputs, states = [], []
+    for q, k, v, g, beta, lam, h in a.sequences():
+        q, k = (x.repeat_interleave(a.groups, dim=2)[..., None, :] for x in (q, k))
+        alpha = g.exp()[..., None, None]
+        x = k + lam[..., None, None] * q
+        for t in range(q.shape[1]):
+            h = alpha[:, t] * h
+            u = beta[:, t, :, None, None] * (v[:, t, :, None] - x[:, t] @ h)
+            h = h + k[:, t].transpose(-1, -2) * u
+            outputs.append(a.scale * (q[:, t] @ h)[..., 0, :])
+        states.append(h)
+    o = torch.stack(outputs, dim=1) if outputs else a.v.new_zeros(a.v.shape)
+    return o.to(a.out_dtype), torch.cat(states) if output_final_state else None
