@@ -4,7 +4,9 @@ import jaxtyping
 import pytest
 import torch
 
-jaxtyping.install_import_hook(["qdelta_kernels", "qdelta_analysis"], "beartype.beartype")
+import tests.typechecker  # noqa: F401 (the import hook finds it by name)
+
+jaxtyping.install_import_hook(["qdelta_kernels", "qdelta_analysis"], "tests.typechecker.check")
 
 torch.set_num_threads(2)
 # In deterministic mode torch fills every uninitialised tensor with NaN: reading scratch memory shows.

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from qdelta_kernels import chunk_qdelta_rule, qdelta_rule, qdelta_rule_reference, recurrent_qdelta_rule
 
+from qdelta_kernels import chunk_qdelta_rule, qdelta_rule, qdelta_rule_reference, recurrent_qdelta_rule
 from tests.helpers import tokens
 
 X = tokens(T=12, H=2, HV=4, K=8, V=6)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from qdelta_kernels import chunk_qdelta_rule, qdelta_rule
 from torch.nn.functional import logsigmoid
 from transformers.models.qwen3_next.modeling_qwen3_next import (
     torch_chunk_gated_delta_rule,
     torch_recurrent_gated_delta_rule,
 )
 
+from qdelta_kernels import chunk_qdelta_rule, qdelta_rule
 from tests.helpers import Tokens, gradients, relative_error, tokens
 
 

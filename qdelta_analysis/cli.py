@@ -1,0 +1,123 @@
+"""`qdelta`: the toolkit from a terminal. Everything heavy is imported inside the commands, so `--help` is quick."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .inputs import QDeltaInputs
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Explore delta-rule linear attention whose query takes part in the memory's evolution (Q-Delta).",
+)
+
+PRESETS = ("trained", "isotropic", "cone", "two-token cycle", "repeated keys")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qdelta {version('qdelta')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = (
+        False
+    ),
+) -> None:
+    """Hold the options that stand before any command."""
+
+
+@app.command()
+def lab(
+    browser: Annotated[bool, typer.Option(help="Open a browser window.")] = True,
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; by default the first free one.")] = None,
+) -> None:
+    """Open JupyterLab at the explorer."""
+    from .lab import launch
+
+    try:
+        raise typer.Exit(launch(open_browser=browser, port=port))
+    except FileNotFoundError as error:
+        _refuse(error)
+
+
+@app.command()
+def trace(
+    source: Annotated[str, typer.Argument(help=f"A file of inputs, or a preset: {', '.join(PRESETS)}.")],
+    layer: Annotated[int, typer.Option(help="Layer of the trained trace, from 0.")] = 0,
+    lam: Annotated[float | None, typer.Option(help="Replace the query feedback everywhere.")] = None,
+    snapshots: Annotated[int, typer.Option(help="How many states to keep.")] = 64,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the dataset here (netCDF).")] = None,
+) -> None:
+    """Follow the memory through a stretch of tokens: a table, and a dataset with --output."""
+    from .files import replacing
+    from .tracing import trace as trace_inputs
+
+    try:
+        inputs = open_inputs(source, layer)
+        dataset = trace_inputs(inputs if lam is None else inputs.with_lam(lam), snapshots)
+        if output is not None:
+            with replacing(output) as new:
+                dataset.to_netcdf(new, engine="h5netcdf")
+    except (ValueError, TypeError, OSError) as error:
+        _refuse(error)
+    typer.echo(_table(dataset))
+    if output is not None:
+        typer.echo(f"wrote {output}")
+
+
+def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:
+    """Return the inputs of a preset, or of a file; a preset wins over a file of the same name."""
+    from .generators import GENERATORS
+    from .inputs import QDeltaInputs
+
+    if source == "trained":
+        from .data import load_trained
+
+        layers = load_trained()
+        if not 0 <= layer < len(layers):
+            raise ValueError(f"layer is {layer}; expected 0 to {len(layers) - 1}.")
+        return layers[layer]
+    if source in GENERATORS:
+        return GENERATORS[source]()
+    if not Path(source).exists():
+        raise ValueError(f"source is {source!r}, no file and no preset; the presets are {', '.join(PRESETS)}.")
+    return QDeltaInputs.load(source)
+
+
+def _table(dataset: xr.Dataset) -> str:
+    """Lay out smallest, median and largest of every diagnostic over time, head by head."""
+    source = ", ".join(dataset.attrs[key] for key in ("source", "settings") if key in dataset.attrs)
+    sizes = dataset.sizes
+    lines = [
+        f"{source or 'inputs'}: {sizes['batch']} x {sizes['time']} tokens, {sizes['head']} heads, "
+        f"memory {sizes['value']} x {sizes['key']}",
+        "",
+        f"{'over time and batch':<18} {'head':>4} {'min':>11} {'median':>11} {'max':>11}",
+    ]
+    for name, values in dataset.data_vars.items():
+        if values.dims != ("batch", "time", "head"):
+            continue
+        for head in range(sizes["head"]):
+            x = values[..., head]
+            quantiles = (float(x.min()), float(x.median()), float(x.max()))
+            label = str(name) if head == 0 else ""
+            lines.append(f"{label:<18} {head:>4} " + " ".join(f"{q:>11.4g}" for q in quantiles))
+    return "\n".join(lines)
+
+
+def _refuse(error: Exception) -> None:
+    typer.echo(f"qdelta: {error}", err=True)
+    raise typer.Exit(2)

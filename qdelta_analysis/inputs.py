@@ -1,0 +1,196 @@
+"""QDeltaInputs: the q, k, v, g, beta and lam of one stretch of tokens, validated, and their file format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qdelta_kernels import qdelta_rule
+from qdelta_kernels.arguments import check_arguments
+
+from .files import replacing
+from .transition import Transition
+
+_FORMAT = {"format": "qdelta-inputs", "format_version": "1"}
+_TENSORS = ("q", "k", "v", "g", "beta", "lam", "initial_state")
+_RANGES = {"g": (float("-inf"), 0.0), "beta": (0.0, 2.0), "lam": (0.0, 2.0)}
+
+Array = Tensor | np.ndarray
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class QDeltaInputs:
+    """What the recurrence reads at every token, for B sequences of T tokens.
+
+        S_t = alpha_t S_{t-1} (I - beta_t x_t k_t^T) + beta_t v_t k_t^T,    x_t = k_t + lam_t q_t
+
+    q, k [B, T, H, K]; v [B, T, HV, V]; g = log alpha <= 0, beta in [0, 2] and lam in [0, 2], each [B, T, HV]
+    (None is 0); initial_state [B, HV, K, V], S transposed (None is 0). NumPy arrays become tensors. The fields
+    cannot be set again, and the methods return new objects that share memory: leave the tensors' contents alone.
+
+    Raises TypeError or ValueError, in one sentence that names the argument, for a wrong shape, dtype or value.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+    lam: Tensor
+    initial_state: Tensor | None
+    metadata: Mapping[str, str]
+
+    def __init__(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        g: Array | None,
+        beta: Array,
+        lam: Array | None,
+        initial_state: Array | None = None,
+        metadata: Mapping[str, str] = MappingProxyType({}),
+    ):
+        given = dict(zip(_TENSORS, (q, k, v, g, beta, lam, initial_state), strict=True))
+        given = {name: x if x is None else torch.as_tensor(x).detach() for name, x in given.items()}
+        checked = check_arguments(**given)
+        for name, (low, high) in _RANGES.items():
+            value = given[name] = getattr(checked, name)
+            if value.numel() and not (low <= value.min() and value.max() <= high):
+                found = f"[{value.min():g}, {value.max():g}]"
+                raise ValueError(f"{name} has values in {found}; expected values in [{low:g}, {high:g}].")
+        if not all(isinstance(x, str) for pair in metadata.items() for x in pair):
+            raise TypeError(f"metadata is {dict(metadata)!r}; expected strings under strings.")
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "metadata", MappingProxyType(dict(metadata)))
+
+    @property
+    def B(self) -> int:
+        """Sequences."""
+        return self.q.shape[0]
+
+    @property
+    def T(self) -> int:
+        """Tokens in each sequence."""
+        return self.q.shape[1]
+
+    @property
+    def H(self) -> int:
+        """Value heads, the heads of the memory."""
+        return self.v.shape[2]
+
+    @property
+    def K(self) -> int:
+        """Width of a key."""
+        return self.q.shape[3]
+
+    @property
+    def V(self) -> int:
+        """Width of a value."""
+        return self.v.shape[3]
+
+    @property
+    def alpha(self) -> Tensor:
+        """Decay exp(g), [B, T, H]."""
+        return self.g.exp()
+
+    def with_lam(self, lam: float | Tensor) -> QDeltaInputs:
+        """Replace the query feedback by a number or by values that broadcast to [B, T, H]."""
+        return replace(self, lam=self._gate(lam))
+
+    def with_beta(self, beta: float | Tensor) -> QDeltaInputs:
+        """Replace the write strength by a number or by values that broadcast to [B, T, H]."""
+        return replace(self, beta=self._gate(beta))
+
+    def with_alpha(self, alpha: float | Tensor) -> QDeltaInputs:
+        """Replace the decay alpha, in (0, 1], by a number or by values that broadcast to [B, T, H]."""
+        alpha = self._gate(alpha)
+        if not (alpha > 0).all():
+            raise ValueError(f"alpha is as low as {alpha.min():g}; expected values in (0, 1].")
+        return replace(self, g=alpha.log())
+
+    def with_metadata(self, **metadata: str) -> QDeltaInputs:
+        """Add to what is known of where these inputs came from."""
+        return replace(self, metadata={**self.metadata, **metadata})
+
+    def heads(self, heads: int | Sequence[int] | slice) -> QDeltaInputs:
+        """Keep some value heads, each with the q and k that it reads with."""
+        chosen = torch.arange(self.H)[[heads] if isinstance(heads, int) else heads]
+        shared = chosen // (self.H // self.q.shape[2])
+        state = None if self.initial_state is None else self.initial_state[:, chosen]
+        q, k = self.q[:, :, shared], self.k[:, :, shared]
+        v, g, beta, lam = (x[:, :, chosen] for x in (self.v, self.g, self.beta, self.lam))
+        return replace(self, q=q, k=k, v=v, g=g, beta=beta, lam=lam, initial_state=state)
+
+    def tokens(self, start: int, stop: int | None = None) -> QDeltaInputs:
+        """Keep tokens start to stop - 1; the memory left by the tokens before them becomes the initial state."""
+        start, stop, _ = slice(start, stop).indices(self.T)
+        state = self.initial_state
+        if start > 0:
+            past = [getattr(self, name)[:, :start] for name in _TENSORS[:6]]
+            _, state = qdelta_rule(*past, initial_state=state, output_final_state=True)
+        kept = {name: getattr(self, name)[:, start:stop] for name in _TENSORS[:6]}
+        return replace(self, **kept, initial_state=state)
+
+    def to(self, *args, **kwargs) -> QDeltaInputs:
+        """Convert every tensor as torch.Tensor.to does (dtype, device)."""
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        return replace(self, **{name: x.to(*args, **kwargs) for name, x in tensors.items() if x is not None})
+
+    def arguments(self) -> dict[str, Tensor | None]:
+        """Return the keyword arguments for `qdelta_rule`."""
+        return {name: getattr(self, name) for name in _TENSORS}
+
+    def transition(self) -> Transition:
+        """Return the transitions of every token and value head, batch shape [B, T, H]."""
+        groups = self.H // self.q.shape[2]
+        q, k = self.q, self.k
+        if groups > 1:
+            q, k = q.repeat_interleave(groups, dim=2), k.repeat_interleave(groups, dim=2)
+        return Transition(k, q, self.beta, self.lam, self.alpha)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write a safetensors file with the metadata; a file that was there is replaced only by a complete one."""
+        from safetensors.torch import save_file
+
+        tensors = {name: x.contiguous() for name, x in self.arguments().items() if x is not None}
+        with replacing(path) as new:
+            save_file(tensors, new, metadata={**self.metadata, **_FORMAT})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> QDeltaInputs:
+        """Read what `save` wrote; raises FileNotFoundError, or ValueError for a file that is no such file."""
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path} is not there; expected a file written by QDeltaInputs.save.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = dict(file.metadata() or {})
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file ({error}); expected one by QDeltaInputs.save.") from error
+        found = {name: metadata.pop(name, None) for name in _FORMAT}
+        if found != _FORMAT or not set(_TENSORS[:6]) <= set(tensors) <= set(_TENSORS):
+            raise ValueError(
+                f"{path} holds {sorted(tensors)} in format {found['format']} {found['format_version']}; "
+                f"expected q, k, v, g, beta, lam in format {' '.join(_FORMAT.values())}."
+            )
+        return cls(**tensors, metadata=metadata)
+
+    def _gate(self, value: float | Tensor) -> Tensor:
+        value = torch.as_tensor(value, dtype=self.beta.dtype, device=self.beta.device)
+        try:
+            return value.expand(self.beta.shape)
+        except RuntimeError:
+            raise ValueError(
+                f"the gate has shape {list(value.shape)}; expected one that broadcasts to {list(self.beta.shape)}."
+            ) from None

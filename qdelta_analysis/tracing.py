@@ -1,0 +1,109 @@
+"""trace(): how one memory evolves, token by token, as a labelled dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from qdelta_kernels import chunk_qdelta_diagnostics
+
+from .inputs import QDeltaInputs
+
+# Per-token variables: their meaning, as the dataset states it.
+MEANINGS = {
+    "alignment": "a = k.x",
+    "beta_alignment": "beta a; the mixed error contracts where it lies in (0, 2)",
+    "operator_norm": "||A||_2 of the transition A = alpha (I - beta x k^T)",
+    "spectral_radius": "rho(A) = alpha max(1, |1 - beta a|)",
+    "error_before": "||v - alpha S x||, the mixed error before the write",
+    "error_after": "||v - S x||, the mixed error after the write",
+    "key_retrieval": "||v_hat||, v_hat = alpha S k before the write",
+    "query_prediction": "||o_hat||, o_hat = alpha S q before the write",
+    "cosine": "cos(v_hat, o_hat), 0 where either vanishes",
+    "state_norm": "||S||_F after the write",
+}
+
+
+def trace(
+    inputs: QDeltaInputs, snapshots: int | Sequence[int] = 64, backend: Literal["auto", "torch"] = "auto"
+) -> xr.Dataset:
+    """Follow the memory of every head through every token.
+
+    Args:
+        inputs: the tokens.
+        snapshots: how many states to keep, evenly spaced with the last token among them, or after which tokens.
+        backend: "torch" or "auto", the fastest that is right here.
+
+    Returns:
+        A dataset with dims (batch, time, head) for each diagnostic in `MEANINGS`; with dims (batch, snapshot,
+        head, value, key) for `state`, S as in the paper, its `singular_values` (falling) and `effective_rank`
+        exp(H(p)), p = singular values / their sum (Roy and Vetterli, 2007; 0 for a zero state), the coordinate
+        `snapshot` being the token; and attributes that say where it came from. float32 inputs give float32.
+
+    Raises ValueError for a snapshot that is no token, or another backend.
+
+    The states S_t are never stored for every t: everything comes out of one pass over chunks of tokens.
+    """
+    if backend not in ("auto", "torch"):
+        raise ValueError(f"backend is {backend!r}; expected 'auto' or 'torch'.")
+    at = _snapshot_tokens(snapshots, inputs.T)
+    found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at)
+    t = inputs.transition()
+    per_token = {
+        "alignment": t.alignment,
+        "beta_alignment": t.beta * t.alignment,
+        "operator_norm": t.operator_norm(),
+        "spectral_radius": t.spectral_radius(),
+        **{name: getattr(found, name) for name in MEANINGS if hasattr(found, name)},
+    }
+    dims = ("batch", "time", "head")
+    variables = {name: (dims, _numpy(per_token[name]), {"long_name": MEANINGS[name]}) for name in MEANINGS}
+    variables |= _snapshot_variables(found.states.transpose(-1, -2))
+    coordinates = {name: np.arange(size) for name, size in zip(dims, (inputs.B, inputs.T, inputs.H), strict=True)}
+    return xr.Dataset(variables, {**coordinates, "snapshot": at}, _provenance(inputs))
+
+
+def effective_rank(singular_values: Tensor) -> Tensor:
+    """Return exp of the entropy of the singular values over their sum, [..., n] -> [...]; 0 for all zeros."""
+    total = singular_values.sum(-1, keepdim=True)
+    p = singular_values / torch.where(total > 0, total, 1)
+    return torch.where(total[..., 0] > 0, torch.special.entr(p).sum(-1).exp(), 0)
+
+
+def _snapshot_tokens(snapshots: int | Sequence[int], T: int) -> list[int]:
+    if isinstance(snapshots, int):
+        if snapshots < 0:
+            raise ValueError(f"snapshots is {snapshots}; expected how many states to keep, or a list of tokens.")
+        return sorted({round(T * (i + 1) / snapshots) - 1 for i in range(snapshots)} - {-1}) if T else []
+    tokens = [int(t) for t in snapshots]
+    if any(not 0 <= t < T for t in tokens):
+        raise ValueError(f"snapshots is {tokens}; expected tokens from 0 to T - 1 = {T - 1}.")
+    return sorted(set(tokens))
+
+
+def _snapshot_variables(S: Tensor) -> dict[str, tuple]:
+    values = torch.linalg.svdvals(S)
+    dims = ("batch", "snapshot", "head")
+    return {
+        "state": ((*dims, "value", "key"), _numpy(S), {"long_name": "S, the memory after the token"}),
+        "singular_values": ((*dims, "rank"), _numpy(values), {"long_name": "singular values of S, falling"}),
+        "effective_rank": (dims, _numpy(effective_rank(values)), {"long_name": "exp(entropy of singular values)"}),
+    }
+
+
+def _provenance(inputs: QDeltaInputs) -> dict[str, str]:
+    return {
+        **inputs.metadata,
+        "made_by": f"qdelta_analysis.trace {version('qdelta')}, torch {torch.__version__}",
+        "recurrence": "S_t = alpha_t S_{t-1} (I - beta_t x_t k_t^T) + beta_t v_t k_t^T, x_t = k_t + lam_t q_t",
+    }
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().numpy()

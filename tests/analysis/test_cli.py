@@ -1,0 +1,70 @@
+"""`qdelta` as users run it: a real process."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import xarray as xr
+
+from qdelta_analysis import generators
+
+QDELTA = Path(sys.executable).parent / "qdelta"
+
+
+def qdelta(*arguments, cwd=None) -> subprocess.CompletedProcess:
+    return subprocess.run([QDELTA, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def test_help_does_not_wait_for_torch():
+    slow = subprocess.run(
+        [sys.executable, "-c", "import sys, qdelta_analysis.cli; sys.exit('torch' in sys.modules)"], timeout=60
+    )
+    assert slow.returncode == 0
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert "Usage: qdelta" in qdelta("--help").stdout
+        seconds.append(time.perf_counter() - start)
+    print(f"qdelta --help: {min(seconds):.2f} s")
+
+
+def test_version():
+    assert qdelta("--version").stdout.strip() == "qdelta 0.1.0"
+
+
+def test_trace_of_a_preset_is_a_table_and_a_file(tmp_path):
+    run = qdelta("trace", "cone", "--snapshots", 3, "--lam", 0.25, "-o", "cone.nc", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "cone, seed=0, cos=0.5" in run.stdout
+    assert "error_after" in run.stdout
+    dataset = xr.load_dataset(tmp_path / "cone.nc", engine="h5netcdf")
+    assert dataset.sizes["snapshot"] == 3
+    assert float(dataset.alignment[0, 0, 0]) == pytest.approx(1 + 0.25 * 0.5, abs=1e-6)
+
+
+def test_trace_of_a_file(tmp_path):
+    generators.isotropic(T=12, K=4, V=3, H=2).save(tmp_path / "mine.safetensors")
+    run = qdelta("trace", tmp_path / "mine.safetensors")
+    assert run.returncode == 0, run.stderr
+    assert "1 x 12 tokens, 2 heads, memory 3 x 4" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["trace", "nothing"], "source is 'nothing', no file and no preset; the presets are trained, isotropic"),
+        (["trace", "cone", "--lam", "7"], "lam has values in [7, 7]; expected values in [0, 2]."),
+        (["trace", "cone", "-o", "no/such/folder.nc"], "expected a file in a folder that exists."),
+        (["trace", "trained", "--layer", "99"], "layer is 99; expected 0 to"),
+        (["trace", str(Path(__file__))], "is no safetensors file"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2(arguments, sentence, tmp_path):
+    run = qdelta(*arguments, cwd=tmp_path)
+    assert run.returncode == 2
+    assert sentence in run.stderr
+    assert run.stderr.startswith("qdelta: ")
+    assert run.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
