@@ -49,7 +49,7 @@ def lab(
 
     try:
         raise typer.Exit(launch(open_browser=browser, port=port))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ModuleNotFoundError) as error:
         _refuse(error)
 
 
@@ -73,9 +73,10 @@ def trace(
                 dataset.to_netcdf(new, engine="h5netcdf")
     except (ValueError, TypeError, OSError) as error:
         _refuse(error)
-    typer.echo(_table(dataset))
-    if output is not None:
-        typer.echo(f"wrote {output}")
+    else:
+        typer.echo(_table(dataset))
+        if output is not None:
+            typer.echo(f"wrote {output}")
 
 
 def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:

@@ -20,4 +20,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise FileNotFoundError(f"{path} cannot be written; expected a file in a folder that exists.")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".qdelta-") as folder:
         yield Path(folder) / path.name
+        # Some writers make files that only their owner can read; a new file is as readable as the user's others.
+        os.umask(mask := os.umask(0))
+        (Path(folder) / path.name).chmod(0o666 & ~mask)
         os.replace(Path(folder) / path.name, path)

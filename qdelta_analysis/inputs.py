@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ _RANGES = {"g": (float("-inf"), 0.0), "beta": (0.0, 2.0), "lam": (0.0, 2.0)}
 Array = Tensor | np.ndarray
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class QDeltaInputs:
     """What the recurrence reads at every token, for B sequences of T tokens.
 
@@ -58,8 +59,8 @@ class QDeltaInputs:
         initial_state: Array | None = None,
         metadata: Mapping[str, str] = MappingProxyType({}),
     ):
-        given = dict(zip(_TENSORS, (q, k, v, g, beta, lam, initial_state), strict=True))
-        given = {name: x if x is None else torch.as_tensor(x).detach() for name, x in given.items()}
+        raw = zip(_TENSORS, (q, k, v, g, beta, lam, initial_state), strict=True)
+        given: dict[str, Any] = {name: x if x is None else torch.as_tensor(x).detach() for name, x in raw}
         checked = check_arguments(**given)
         for name, (low, high) in _RANGES.items():
             value = given[name] = getattr(checked, name)
@@ -71,6 +72,10 @@ class QDeltaInputs:
         for name, value in given.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "metadata", MappingProxyType(dict(metadata)))
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={getattr(self, name)}" for name in "BTHKV")
+        return f"QDeltaInputs({sizes}, {str(self.q.dtype).removeprefix('torch.')}, {self.metadata.get('source', '?')})"
 
     @property
     def B(self) -> int:
@@ -112,10 +117,10 @@ class QDeltaInputs:
 
     def with_alpha(self, alpha: float | Tensor) -> QDeltaInputs:
         """Replace the decay alpha, in (0, 1], by a number or by values that broadcast to [B, T, H]."""
-        alpha = self._gate(alpha)
-        if not (alpha > 0).all():
-            raise ValueError(f"alpha is as low as {alpha.min():g}; expected values in (0, 1].")
-        return replace(self, g=alpha.log())
+        gate = self._gate(alpha)
+        if not (gate > 0).all():
+            raise ValueError(f"alpha is as low as {gate.min():g}; expected values in (0, 1].")
+        return replace(self, g=gate.log())
 
     def with_metadata(self, **metadata: str) -> QDeltaInputs:
         """Add to what is known of where these inputs came from."""
@@ -145,7 +150,7 @@ class QDeltaInputs:
         tensors = {name: getattr(self, name) for name in _TENSORS}
         return replace(self, **{name: x.to(*args, **kwargs) for name, x in tensors.items() if x is not None})
 
-    def arguments(self) -> dict[str, Tensor | None]:
+    def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments for `qdelta_rule`."""
         return {name: getattr(self, name) for name in _TENSORS}
 

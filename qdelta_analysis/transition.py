@@ -25,7 +25,7 @@ class Transition:
     lam: Any
     alpha: Any
 
-    def __init__(self, k, q, beta, lam, alpha=1.0):
+    def __init__(self, k, q, beta, lam, alpha: Any = 1.0):
         try:
             xp = array_namespace(k, q)
         except TypeError:

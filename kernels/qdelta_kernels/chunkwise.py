@@ -233,13 +233,13 @@ class _ChunkRule(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, do, dstate):
+    def backward(ctx, do, dstate):  # type: ignore[override]
         layout, inputs, entering = ctx.layout, ctx.saved_tensors[:6], ctx.saved_tensors[6:]
         H, R = inputs[0].shape[2], inputs[2].shape[2] // inputs[0].shape[2]
         grads = [torch.empty_like(x) for x in inputs]
         dh = state_in(layout.sort(dstate), H).clone()
         for block in reversed(list(blocks(layout, inputs[0], inputs[2]))):
-            c = prepare_chunks(layout, block, *inputs, ctx.intra)
+            c = prepare_chunks(layout, block, *inputs, intra=ctx.intra)
             dO = (ctx.scale * layout.gather(do, block)).unflatten(1, (H, R))
             d, readout = _BlockGradients(c), c.readout()
             for i, (at, n) in reversed(list(enumerate(block.steps, block.first))):

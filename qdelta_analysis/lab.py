@@ -1,0 +1,117 @@
+"""Start JupyterLab at one of the project's notebooks: on loopback, with a token, offline."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+__all__ = ["command", "environment", "launch", "notebook_folder", "running_as_root"]
+
+# JupyterLab's defaults for this run; what users set in their own settings still wins.
+_DEFAULTS = {
+    "@jupyterlab/apputils-extension:notification": {"checkForUpdates": False, "fetchNews": "false"},
+    # The usual mode takes cells that are off screen out of the page, which blanks their canvases.
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "defer"},
+}
+
+# Seconds that JupyterLab has for stopping its kernels after Ctrl-C.
+_PATIENCE = 15.0
+
+
+def notebook_folder() -> Path:
+    """Return the checkout's notebooks folder; raise FileNotFoundError where there is none."""
+    folder = Path(__file__).resolve().parents[1] / "notebooks"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"The notebooks come with a checkout of the repository, and {folder} does not exist: "
+            "clone the repository and run `make lab` in it."
+        )
+    return folder
+
+
+def running_as_root() -> bool:
+    """Return whether this process runs as root, which Jupyter refuses unless told otherwise."""
+    return getattr(os, "geteuid", lambda: 1)() == 0
+
+
+def command(
+    folder: Path,
+    notebook: str,
+    *,
+    port: int | None = None,
+    open_browser: bool = True,
+    allow_root: bool = False,
+    options: tuple[str, ...] = (),
+) -> list[str]:
+    """Return the command line that serves `folder` on loopback and opens at `notebook`, a path inside it.
+
+    Without `port` Jupyter takes the first free one from 8888 on; `options` are appended as they are.
+    """
+    line = [
+        *(sys.executable, "-m", "jupyterlab"),
+        "-y",  # Ctrl-C ends it at once, without a question.
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.root_dir={folder}",
+        f"--LabApp.default_url=/lab/tree/{quote(notebook)}",
+        "--LabApp.news_url=None",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    if port is not None:
+        line += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    if not open_browser:
+        line.append("--no-browser")
+    if allow_root:
+        line.append("--allow-root")
+    return [*line, *options]
+
+
+@contextlib.contextmanager
+def environment() -> Iterator[dict[str, str]]:
+    """Give the variables that `command` runs with: this environment's kernel and the project's defaults.
+
+    The defaults lie in a temporary folder that Jupyter reads beside the user's own, which stays as it is.
+    """
+    with tempfile.TemporaryDirectory(prefix="qdelta-lab-") as folder:
+        defaults = Path(folder, "labconfig", "default_setting_overrides.json")
+        defaults.parent.mkdir()
+        defaults.write_text(json.dumps(_DEFAULTS))
+        given = os.environ.get("JUPYTER_CONFIG_PATH")
+        paths = os.pathsep.join([folder, given] if given else [folder])
+        yield os.environ | {"JUPYTER_CONFIG_PATH": paths, "JUPYTER_PREFER_ENV_PATH": "1"}
+
+
+def launch(notebook: str = "00_explorer.ipynb", open_browser: bool = True, port: int | None = None) -> int:
+    """Run JupyterLab at `notebook` until it ends or Ctrl-C is pressed, and return its exit code.
+
+    Jupyter itself prints the address with its token. Raises FileNotFoundError where the notebook is not
+    there and ModuleNotFoundError where JupyterLab is not installed.
+    """
+    folder = notebook_folder()
+    if not (folder / notebook).is_file():
+        found = ", ".join(sorted(path.name for path in folder.glob("*.ipynb"))) or "no notebook at all"
+        raise FileNotFoundError(f"notebook must name a file in {folder}, got {notebook!r}; there is {found}.")
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise ModuleNotFoundError("JupyterLab is not installed here; install it with: pip install 'qdelta[lab]'")
+    line = command(folder, notebook, port=port, open_browser=open_browser, allow_root=running_as_root())
+    with environment() as variables:
+        process = subprocess.Popen(line, env=variables)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Wait for JupyterLab to end after Ctrl-C and return its exit code."""
+    try:
+        # The terminal sent Ctrl-C to it too; a second signal would kill it before it has stopped its kernels.
+        return process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        return process.wait()

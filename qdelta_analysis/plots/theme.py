@@ -1,0 +1,56 @@
+"""Colours, fonts and sizes, in one place."""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale, unlabel_rgb
+
+# Okabe and Ito's palette: told apart by colour-blind readers; paired with dashes where two lines share a panel.
+COLORS = {
+    "memory": "#0072B2",
+    "error_before": "#E69F00",
+    "error_after": "#D55E00",
+    "alignment": "#009E73",
+    "eigenvalue": "#D55E00",
+    "norm": "#CC79A7",
+    "reference": "#7F7F7F",
+    "guaranteed": "rgba(0, 158, 115, 0.12)",
+}
+FONT = "Liberation Sans, Arimo, Helvetica, Arial, sans-serif"
+FONT_SIZE = 12
+
+# ColorBrewer's RdBu, reversed: blue below zero, near-white at zero, red above. An odd count, so that exactly zero
+# gets the neutral colour.
+_COUNT = 255
+DIVERGING = tuple(
+    "#" + "".join(f"{round(float(channel)):02x}" for channel in unlabel_rgb(color))
+    for color in sample_colorscale("RdBu_r", [i / (_COUNT - 1) for i in range(_COUNT)])
+)
+
+
+def template() -> go.layout.Template:
+    """Return the look of every figure: white, thin axes on all sides of a panel, no title."""
+    axis = {
+        "showline": True,
+        "linecolor": "#444444",
+        "linewidth": 1,
+        "mirror": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "gridcolor": "#E5E5E5",
+        "zeroline": False,
+        "title": {"standoff": 6},
+        "exponentformat": "power",
+    }
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": FONT_SIZE, "color": "#222222"},
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "xaxis": axis,
+            "yaxis": axis,
+            "legend": {"bgcolor": "rgba(255,255,255,0.7)", "borderwidth": 0},
+            "hoverlabel": {"font": {"family": FONT}},
+            "colorway": [COLORS[name] for name in ("memory", "error_after", "alignment", "error_before", "norm")],
+        }
+    )

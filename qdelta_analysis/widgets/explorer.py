@@ -1,0 +1,264 @@
+"""The explorer: one head's memory, its transition and its guarantees, live under sliders."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as W
+import plotly.graph_objects as go
+from torch import Tensor
+
+from ..data import load_trained
+from ..export import FORMATS, save_figure
+from ..plots import explorer_figure, spectrum_figure, spectrum_traces, time_figure, time_traces
+from ..plots.panels import log_if_wide
+from ..statements import statements
+from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
+from .clipboard import CopyButton
+from .live_figure import LiveFigure
+from .scrubber import StateScrubber
+
+_MARKS = {"holds": ("✓", "#00734f"), "fails": ("✗", "#b3380a"), "not covered": ("–", "#666666")}
+_SCALE, _REPLACE = "× trained", "="
+# What a gate's slider spans: as a factor of the trained values, and as a value of its own.
+_RANGES = {
+    "lam": {_SCALE: (0.0, 2.0, 0.01, 1.0), _REPLACE: (0.0, 2.0, 0.01, 0.5)},
+    "beta": {_SCALE: (0.0, 2.0, 0.01, 1.0), _REPLACE: (0.0, 2.0, 0.01, 0.5)},
+    "alpha": {_SCALE: (0.0, 4.0, 0.01, 1.0), _REPLACE: (0.5, 1.0, 0.001, 1.0)},
+}
+_SYMBOLS = {"lam": "λ", "beta": "β", "alpha": "α"}
+_HINTS = {
+    "lam": "query feedback: scale what the model learned, or replace it",
+    "beta": "write strength: scale what the model learned, or replace it",
+    "alpha": "decay: scale log α of what the model learned, or replace α",
+}
+
+
+class Explorer(W.VBox):
+    """Explore how one memory evolves: choose tokens, move lam, beta, alpha and cos(q, k), scrub through time.
+
+    `settings` and `token` say what is shown first; both can be read at any time, as can `view`, the arrays behind
+    every panel. Raises ValueError for settings that are not there.
+    """
+
+    def __init__(self, settings: Settings | None = None, token: int | None = None):
+        self._quiet = False
+        self._build_controls()
+        self._set_controls(settings or Settings())
+        self.inputs = self.settings.inputs()
+        self.view: View = view(self.inputs)
+        token = self.view.T // 2 if token is None else token
+        self.scrubber = StateScrubber(title="Memory S after the token")
+        self._load_scrubber()
+        self.scrubber.token = token
+        self._spectrum = LiveFigure(spectrum_figure(self.view, self.token))
+        self._time = LiveFigure(time_figure(self.view, self.token))
+        self._words, self._check, self._problem = W.HTML(), W.HTML(), W.HTML()
+        self._show_words()
+        self._show_check()
+        self.scrubber.observe(lambda change: self._show_token(), "token")
+        super().__init__(self._arranged())
+
+    @property
+    def token(self) -> int:
+        """The token whose memory and transition are shown."""
+        return min(self.scrubber.token, self.view.T - 1)
+
+    @property
+    def settings(self) -> Settings:
+        """What the controls say."""
+        gates = {
+            name: Gate(slider.value, scales=self._modes[name].value == _SCALE) for name, slider in self._sliders.items()
+        }
+        return Settings(
+            source=self._source.value, layer=self._layer.value, head=self._head.value, cos=self._cos.value, **gates
+        )
+
+    def figure(self) -> go.Figure:
+        """Return everything that is shown as one still figure."""
+        return explorer_figure(self.view, self.token)
+
+    def _build_controls(self) -> None:
+        layers = load_trained()
+        narrow = W.Layout(width="190px")
+        style, wide = {"description_width": "52px"}, W.Layout(width="230px")
+        # Typed as Any: a dropdown's stub says that its value may be None, which no option here is.
+        self._source: Any = W.Dropdown(options=SOURCES, description="tokens", layout=wide, style=style)
+        self._layer: Any = W.Dropdown(options=range(len(layers)), description="layer", layout=narrow, style=style)
+        self._head: Any = W.Dropdown(options=range(layers[0].H), description="head", layout=narrow, style=style)
+        self._cos = W.FloatSlider(0.5, min=-1, max=1, step=0.01, description="cos(q,k)", layout=W.Layout(width="300px"))
+        self._modes: dict[str, Any] = {
+            name: W.Dropdown(options=[_SCALE, _REPLACE], layout=W.Layout(width="95px"), tooltip=_HINTS[name])
+            for name in _RANGES
+        }
+        self._sliders = {
+            name: W.FloatSlider(
+                description=_SYMBOLS[name], layout=W.Layout(width="225px"), style={"description_width": "24px"}
+            )
+            for name in _RANGES
+        }
+        self._source.observe(self._source_changed, "value")
+        for name, mode in self._modes.items():
+            mode.observe(lambda change, name=name: self._mode_changed(name), "value")
+        for control in (self._layer, self._head, self._cos, *self._sliders.values()):
+            control.observe(lambda change: self._refresh(), "value")
+
+    def _arranged(self) -> tuple[W.Widget, ...]:
+        gates = [W.HBox([self._sliders[name], self._modes[name]]) for name in _RANGES]
+        row = W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
+        kind: Any = W.Dropdown(options=FORMATS, layout=W.Layout(width="80px"))
+        save = W.Button(description="save this view", layout=W.Layout(width="130px"))
+        saved = W.HTML()
+        save.on_click(lambda button: self._save(kind.value, saved))
+        self._copy = CopyButton(label="copy as code", text=self.settings.code())
+        figures = W.VBox([self._spectrum, self._time])
+        memory = W.VBox([self.scrubber, self._words, self._check], layout=W.Layout(width="390px", flex="0 0 auto"))
+        return (
+            W.Box([self._source, self._layer, self._head, self._cos], layout=row),
+            W.Box(gates, layout=row),
+            self._problem,
+            W.Box([memory, figures], layout=W.Layout(flex_flow="row wrap", align_items="flex-start")),
+            W.HBox([save, kind, self._copy, saved]),
+        )
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Let several controls change and refresh once, at the end."""
+        was, self._quiet = self._quiet, True
+        try:
+            yield
+        finally:
+            self._quiet = was
+
+    def _set_controls(self, settings: Settings) -> None:
+        settings.inputs()  # refuses what is not there before any control moves
+        with self._together():
+            self._source.value, self._layer.value, self._head.value = settings.source, settings.layer, settings.head
+            self._cos.value = settings.cos
+            for name in _RANGES:
+                gate = getattr(settings, name)
+                self._modes[name].value = _SCALE if gate.scales else _REPLACE
+                self._set_range(name, gate.value)
+        self._fit_controls()
+
+    def _source_changed(self, change) -> None:
+        with self._together():
+            for name, mode in self._modes.items():
+                mode.value = _SCALE if self._source.value == TRAINED else _REPLACE
+                self._set_range(name)
+        self._fit_controls()
+        self._refresh()
+
+    def _mode_changed(self, name: str) -> None:
+        if not self._quiet:
+            with self._together():
+                self._set_range(name)
+            self._refresh()
+
+    def _set_range(self, name: str, value: float | None = None) -> None:
+        low, high, step, usual = _RANGES[name][self._modes[name].value]
+        slider = self._sliders[name]
+        with slider.hold_trait_notifications():
+            slider.min, slider.max, slider.step, slider.value = low, high, step, usual if value is None else value
+        slider.readout_format = ".3f" if step < 0.01 else ".2f"
+
+    def _fit_controls(self) -> None:
+        trained = self._source.value == TRAINED
+        for control in (self._layer, self._head, *self._modes.values()):
+            control.layout.display = None if trained else "none"
+        self._cos.layout.display = None if self._source.value == "cone" else "none"
+        # In the two-token cycle beta is 1 by definition.
+        self._sliders["beta"].layout.display = "none" if self._source.value == "two-token cycle" else None
+
+    def _refresh(self) -> None:
+        if self._quiet:
+            return
+        try:
+            self.inputs = self.settings.inputs()
+            self.view = view(self.inputs)
+        except ValueError as error:
+            self._problem.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
+            return
+        self._problem.value = ""
+        with self._together():
+            self._load_scrubber()
+        self._draw_spectrum()
+        self._draw_time()
+        self._show_words()
+        self._show_check()
+        self._copy.text = self.settings.code()
+
+    def _load_scrubber(self) -> None:
+        v = self.view
+        self.scrubber.load(v.k, v.update, v.alpha, v.anchors, v.stride, v.labels)
+
+    def _show_token(self) -> None:
+        if not self._quiet:
+            self._draw_spectrum()
+            self._mark_token()
+            self._show_words()
+
+    def _draw_spectrum(self) -> None:
+        self._spectrum.redraw(spectrum_traces(self.view, self.token))
+
+    def _draw_time(self) -> None:
+        with self._time.batch_update():
+            self._time.redraw(time_traces(self.view))
+            self._time.layout.yaxis2.type = log_if_wide(self.view.state_norm)
+            for axis in (self._time.layout.xaxis, self._time.layout.xaxis2, self._time.layout.xaxis3):
+                axis.range = (0, max(1, self.view.T - 1))
+            self._mark_token()
+
+    def _mark_token(self) -> None:
+        with self._time.batch_update():
+            for shape in self._time.layout.shapes:
+                if shape.type == "line":
+                    shape.x0 = shape.x1 = self.token
+
+    def _show_words(self) -> None:
+        rows = []
+        for s in statements(self.view, self.token):
+            mark, color = _MARKS[s.verdict]
+            rows.append(
+                f'<li style="margin: 3px 0"><b style="color: {color}">{mark} {html.escape(s.name)}: {s.verdict}.</b> '
+                f"{html.escape(s.sentence)}.</li>"
+            )
+        if self.view.asked > self.view.T:
+            rows.append(f"<li>Shown up to token {self.view.T - 1} of {self.view.asked}: there ‖S‖ passes 1e30.</li>")
+        self._words.value = (
+            f'<ul class="qdelta-words" style="list-style: none; padding: 0; margin: 0; line-height: 1.35">'
+            f"{''.join(rows)}</ul>"
+        )
+
+    def _show_check(self) -> None:
+        # The cycle's tokens depend on lam; everywhere else Gated DeltaNet's outputs stay what they are as lam moves.
+        settings = self.settings
+        fixed = settings if settings.source == "two-token cycle" else replace(settings, lam=Gate(0.0))
+        gated = _gated_deltanet(fixed)
+        difference, size = float((outputs(self.inputs) - gated).abs().max()), float(gated.abs().max())
+        same = difference <= 1e-9 * size
+        self._check.value = (
+            f'<div class="qdelta-check" style="line-height: 1.35; margin-top: 6px">'
+            f"Largest difference from Gated DeltaNet in any output: <b>{difference:.2e}</b> (outputs reach {size:.2e})"
+            f"{': at λ = 0 Q-Delta is Gated DeltaNet ✓' if same else '; move λ to 0 and it vanishes'}.</div>"
+        )
+
+    def _save(self, kind: str, message: W.HTML) -> None:
+        number = 1
+        while (path := Path(f"explorer-{number}.{kind}")).exists():
+            number += 1
+        try:
+            message.value = f"saved {html.escape(str(save_figure(self.figure(), path).resolve()))}"
+        except (RuntimeError, OSError) as error:
+            message.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
+
+
+@lru_cache(maxsize=16)
+def _gated_deltanet(settings: Settings) -> Tensor:
+    return gated_deltanet_outputs(settings.inputs())

@@ -1,0 +1,134 @@
+"""The explorer's numbers and words without a browser."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from qdelta_analysis import generators, trace
+from qdelta_analysis.statements import statements
+from qdelta_analysis.view import SOURCES, Gate, Settings, gated_deltanet_outputs, outputs, view
+from qdelta_kernels import qdelta_rule_reference
+from tests.helpers import relative_error
+
+FIXED = {"lam": Gate(0.5), "beta": Gate(0.5), "alpha": Gate(0.99)}
+
+
+def settings_of(source: str) -> Settings:
+    return Settings() if source == SOURCES[0] else Settings(source=source, **FIXED)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_view_is_the_trace(source):
+    inputs = settings_of(source).inputs()
+    v, dataset = view(inputs), trace(inputs, snapshots=[0, inputs.T // 3, inputs.T - 1])
+    for name in ("error_before", "error_after", "state_norm", "operator_norm", "beta_alignment"):
+        np.testing.assert_allclose(getattr(v, name), dataset[name][0, :, 0], rtol=1e-9, atol=1e-9)
+    for token in dataset.snapshot.values.tolist():
+        exact = dataset.state.sel(snapshot=token)[0, 0]
+        np.testing.assert_allclose(v.state(token), exact, atol=1e-9 * np.abs(exact).max())
+        np.testing.assert_allclose(
+            v.singular_values(token), dataset.singular_values.sel(snapshot=token)[0, 0], atol=1e-9 * np.abs(exact).max()
+        )
+    moved = np.linalg.eigvals(inputs.transition().matrix()[0, 5, 0])
+    np.testing.assert_allclose(sorted({*v.eigenvalues(5)}), [moved.real.min(), moved.real.max()], atol=1e-7)
+
+
+CHANGES = [
+    {},
+    {"lam": Gate(0.25), "layer": 2, "head": 1},
+    {"lam": Gate(1.5, scales=True), "beta": Gate(0.8, scales=True), "alpha": Gate(2.0, scales=True)},
+    {"beta": Gate(0.3), "alpha": Gate(0.9)},
+    {"source": "cone", "cos": -0.25, **FIXED},
+    {"source": "two-token cycle", **FIXED},
+    {"source": "isotropic", **FIXED},
+    {"source": "repeated keys", **FIXED},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_copied_code_makes_the_same_trace(changes):
+    settings = dataclasses.replace(Settings(), **changes)
+    names: dict = {}
+    exec(settings.code(), names)
+    v = view(settings.inputs())
+    for name in ("error_before", "state_norm"):
+        value = names["dataset"][name].values[0, : v.T, 0]
+        np.testing.assert_allclose(value, getattr(v, name), rtol=2e-3, atol=1e-4)
+    for name in ("q", "k", "beta", "lam", "g"):
+        assert relative_error(getattr(names["inputs"], name), getattr(settings.inputs(), name)) < 1e-5
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_without_feedback_the_outputs_are_gated_deltanet_s(source):
+    settings = dataclasses.replace(settings_of(source), lam=Gate(0.0, scales=source == SOURCES[0]))
+    inputs = settings.inputs()
+    gated = gated_deltanet_outputs(inputs)
+    assert relative_error(outputs(inputs), gated) < 1e-12
+    reference = qdelta_rule_reference(**{**inputs.tokens(0, 100).arguments(), "lam": None})[0]
+    assert relative_error(gated[:, :100], reference) < 1e-12
+    assert relative_error(outputs(settings_of(source).inputs()), gated) > 1e-3
+
+
+def test_a_memory_that_outgrows_float32_is_shown_up_to_there():
+    v = view(generators.two_token_cycle(T=400, lam=1.0, K=4, V=4))
+    assert 190 < v.T < 210  # sqrt(2) a token reaches 1e30 after about 199 tokens
+    assert v.asked == 400
+    assert np.isfinite(v.state(v.T - 1)).all()
+    assert v.state_norm.max() < 1e30 < v.state_norm.max() * 1.5
+    assert "passed 1e30" in statements(v, 0)[-1].sentence
+
+
+def verdicts(inputs, token=0) -> list[str]:
+    return [s.verdict for s in statements(view(inputs), token)]
+
+
+def test_the_words_name_what_holds_and_what_does_not():
+    cycle = verdicts(generators.two_token_cycle(lam=1.0))
+    assert cycle == ["holds", "holds", "holds", "fails", "not covered"]
+    assert verdicts(generators.two_token_cycle(lam=1.0, alpha=0.7)) == ["holds"] * 5
+    assert verdicts(generators.isotropic(lam=0.0, alpha=0.99)) == ["holds"] * 5
+    assert verdicts(generators.isotropic(beta=0.0))[0] == "fails"
+    beyond = verdicts(generators.cone(cos=1.0, beta=1.5, lam=1.0))
+    assert beyond == ["fails", "not covered", "fails", "fails", "not covered"]
+    x = generators.isotropic()
+    longer = dataclasses.replace(x, k=2 * x.k)
+    assert [s.verdict for s in statements(view(longer), 0)][1] == "not covered"
+
+
+def test_words_agree_with_the_memory():
+    """Where the bound is said to hold, the memory never leaves it."""
+    for source in SOURCES[1:]:
+        settings = dataclasses.replace(settings_of(source), alpha=Gate(0.8))
+        inputs = settings.inputs()
+        v = view(inputs)
+        assert statements(v, 0)[-1].verdict == "holds"
+        gamma = 0.8 * (1 + 0.5**2) ** 0.5
+        assert v.state_norm.max() <= inputs.beta.max() * inputs.v.norm(dim=-1).max() / (1 - gamma) + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"source": "nothing"}, "source is 'nothing'; expected one of trained model, isotropic"),
+        ({"layer": 7}, "layer is 7; expected 0 to 2"),
+        ({"head": 4}, "head is 4; expected 0 to 3"),
+        ({"lam": Gate(9.0)}, r"lam has values in \[9, 9\]"),
+        ({"alpha": Gate(0.0)}, "alpha is as low as 0"),
+    ],
+)
+def test_settings_that_are_not_there(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        dataclasses.replace(Settings(), **changes).inputs()
+
+
+def test_more_than_one_head_is_no_view():
+    with pytest.raises(ValueError, match="inputs have B = 1 and 2 heads; expected one sequence and one head"):
+        view(generators.isotropic(T=5, H=2))
+
+
+def test_one_thread_is_given_back():
+    threads = torch.get_num_threads()
+    view(generators.isotropic(T=5))
+    assert torch.get_num_threads() == threads
