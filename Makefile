@@ -18,10 +18,10 @@ check: $(READY)
 	$(BIN)/pyright
 
 figures: $(READY)
-	$(BIN)/python figures/build.py
+	$(BIN)/python -m figures.build
 
 bench: $(READY)
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python -m benchmarks.run
 
 # The stamp makes a second call install nothing; a change of the dependencies makes it install again.
 $(READY): pyproject.toml constraints.txt

@@ -38,8 +38,8 @@ def _contraction(view: View, token: int) -> Statement:
     return Statement(
         "One-step contraction of the mixed error (Lemma 3.1)",
         "holds" if here else "fails",
-        f"βa = {ba[token]:.3f} is {'inside' if here else 'outside'} (0, 2), so this write "
-        f"{'shrinks' if here else 'does not shrink'} ‖v − Sx‖: by |1 − βa| = {abs(1 - ba[token]):.3f}; "
+        f"βa = {ba[token]:.3f} is {'inside' if here else 'outside'} (0, 2): this write takes ‖v − Sx‖ to "
+        f"|1 − βa| = {abs(1 - ba[token]):.3f} of what it was; "
         f"inside at {inside.sum()} of {view.T} tokens",
     )
 

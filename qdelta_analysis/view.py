@@ -39,7 +39,7 @@ class Settings:
 
     source: str = TRAINED
     layer: int = 0
-    head: int = 0
+    head: int = 2  # of the trained heads the one in which most steps can expand the memory
     lam: Gate = Gate(1.0, scales=True)
     beta: Gate = Gate(1.0, scales=True)
     alpha: Gate = Gate(1.0, scales=True)

@@ -45,9 +45,9 @@ def time_traces(view: View) -> Traces:
 
 def spectrum_figure(view: View, token: int) -> go.Figure:
     """Draw the singular values of S and the transition's eigenvalues in the complex plane."""
-    figure = make_subplots(cols=2, column_widths=[0.45, 0.55], horizontal_spacing=0.16)
+    figure = make_subplots(cols=2, column_widths=[0.46, 0.54], horizontal_spacing=0.17)
     _add_spectrum(figure, spectrum_traces(view, token), {"row": 1, "col": 1}, {"row": 1, "col": 2})
-    figure.update_layout(template=template(), width=640, height=300, margin={"l": 55, "r": 12, "t": 28, "b": 45})
+    figure.update_layout(template=template(), width=560, height=300, margin={"l": 55, "r": 12, "t": 28, "b": 45})
     return figure
 
 
@@ -55,7 +55,7 @@ def time_figure(view: View, token: int) -> go.Figure:
     """Draw the mixed error, the memory's norm and beta a over time, with a line at the token."""
     figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.06)
     _add_time(figure, view, token, [{"row": row, "col": 1} for row in (1, 2, 3)])
-    figure.update_layout(template=template(), width=640, height=380, margin={"l": 65, "r": 12, "t": 12, "b": 45})
+    figure.update_layout(template=template(), width=560, height=380, margin={"l": 65, "r": 12, "t": 12, "b": 45})
     return figure
 
 
@@ -148,7 +148,7 @@ def _add_spectrum(figure: go.Figure, traces: Traces, left: Place, right: Place) 
     figure.update_xaxes(title_text="Re", constrain="domain", **right)
     anchor = _axes(figure, right).xaxis.plotly_name.replace("xaxis", "x")
     figure.update_yaxes(title_text="Im", scaleanchor=anchor, **right)
-    figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"})
+    figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"})
 
 
 def _add_time(figure: go.Figure, view: View, token: int, rows: list[Place]) -> None:

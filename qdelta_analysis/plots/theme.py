@@ -49,7 +49,7 @@ def template() -> go.layout.Template:
             "plot_bgcolor": "white",
             "xaxis": axis,
             "yaxis": axis,
-            "legend": {"bgcolor": "rgba(255,255,255,0.7)", "borderwidth": 0},
+            "legend": {"bgcolor": "rgba(255,255,255,0)", "borderwidth": 0},
             "hoverlabel": {"font": {"family": FONT}},
             "colorway": [COLORS[name] for name in ("memory", "error_after", "alignment", "error_before", "norm")],
         }

@@ -118,7 +118,7 @@ class Explorer(W.VBox):
         save.on_click(lambda button: self._save(kind.value, saved))
         self._copy = CopyButton(label="copy as code", text=self.settings.code())
         figures = W.VBox([self._spectrum, self._time])
-        memory = W.VBox([self.scrubber, self._words, self._check], layout=W.Layout(width="390px", flex="0 0 auto"))
+        memory = W.VBox([self.scrubber, self._words, self._check], layout=W.Layout(width="384px", flex="0 0 auto"))
         return (
             W.Box([self._source, self._layer, self._head, self._cos], layout=row),
             W.Box(gates, layout=row),

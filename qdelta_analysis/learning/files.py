@@ -1,0 +1,59 @@
+"""Weights and traces as safetensors files: what is stored, in which precision, and how it comes back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from qdelta_analysis.inputs import QDeltaInputs
+
+from .layer import LayerConfig
+from .model import ByteLanguageModel, ModelConfig
+
+
+def save_weights(model: ByteLanguageModel, path: Path) -> None:
+    """Write the model's weights in float16 and its sizes as metadata.
+
+    Raises ValueError for a weight that float16 does not hold exactly (see `training.round_to_half`): the file
+    is the model, not nearly the model.
+    """
+    weights = {}
+    for name, weight in model.state_dict().items():
+        weights[name] = weight.half().contiguous()
+        if not torch.equal(weights[name].to(weight.dtype), weight):
+            raise ValueError(f"{name} holds values that float16 rounds; expected weights rounded to float16.")
+    save_file(weights, path, metadata={"config": json.dumps(asdict(model.config))})
+
+
+def load_weights(path: Path) -> ByteLanguageModel:
+    """Return the model that `save_weights` wrote, in float32; raises ValueError for any other file."""
+    with safe_open(path, framework="pt") as file:
+        if "config" not in (metadata := file.metadata() or {}):
+            raise ValueError(f"{path} has no model sizes in its metadata; expected a file of save_weights.")
+        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    sizes = json.loads(metadata["config"])
+    model = ByteLanguageModel(ModelConfig(**{**sizes, "layer": LayerConfig(**sizes["layer"])}))
+    model.load_state_dict(weights)
+    return model.eval()
+
+
+def save_trace(inputs: QDeltaInputs, path: Path) -> None:
+    """Write one layer's inputs: q, k and v in float16, g, beta and lam in float32, the metadata as it is."""
+    replace(inputs, q=inputs.q.half(), k=inputs.k.half(), v=inputs.v.half()).save(path)
+
+
+def load_trace(path: Path) -> QDeltaInputs:
+    """Return the inputs that `save_trace` wrote, in float32, with q and k scaled to unit length again.
+
+    Float16 leaves the length of a unit vector wrong by up to 5e-4, which would show as a broken hypothesis in
+    every guarantee for unit vectors; dividing by the norm in float32 brings it back to within 1e-6.
+    """
+    stored = QDeltaInputs.load(path)
+    q, k = (F.normalize(x.float(), dim=-1) for x in (stored.q, stored.k))
+    return replace(stored, q=q, k=k, v=stored.v.float())
