@@ -20,7 +20,7 @@ from qdelta_analysis.data import (
     load_trained,
 )
 from qdelta_analysis.learning import RULES, Corpus, LayerConfig, ModelConfig, TrainingConfig, evaluate
-from qdelta_analysis.learning.corpus import load_corpus, prose_excerpt, read_text, split_text, to_tokens
+from qdelta_analysis.learning.corpus import load_corpus, prose_excerpt, read_text, split_text, to_tokens, topics_text
 from qdelta_analysis.learning.files import load_trace, load_weights, save_trace, save_weights
 from qdelta_analysis.learning.shipping import COMMAND, SEEDS, finish_run, results_table, ship, with_table
 from qdelta_kernels import qdelta_rule
@@ -59,6 +59,12 @@ def test_the_corpus_is_the_text_of_its_sum(tmp_path):
     note = (FOLDER / "README.md").read_text()
     for stated in (CORPUS_SHA256, *(f"{n:,}" for n in (len(text), len(corpus.training), len(corpus.held_out)))):
         assert stated in note, stated
+
+
+def test_the_text_is_the_topics_of_its_python():
+    text = topics_text().encode()  # other versions of Python may have other topics
+    assert text == read_text() or sys.version_info[:3] != (3, 11, 7)
+    assert text.startswith(b'The "assert" statement')
 
 
 def test_the_trace_has_its_layers_tokens_and_notes(trained, model):

@@ -72,7 +72,10 @@ def chunk_qdelta_rule(
         chunk_size=chunk_size,
     )
     layout = chunk_layout(a, chunk_size)
-    o, state = _ChunkRule.apply(a.q, a.k, a.v, a.g, a.beta, a.lam, a.state, layout, a.scale, intra)
+    tensors = (a.q, a.k, a.v, a.g, a.beta, a.lam, a.state)
+    if not torch.is_grad_enabled():  # inside a Function nobody can tell, and the entering states would be kept
+        tensors = tuple(x.detach() for x in tensors)
+    o, state = _ChunkRule.apply(*tensors, layout, a.scale, intra)
     return o.to(a.out_dtype), state if output_final_state else None
 
 
