@@ -44,7 +44,7 @@ def screenshot() -> None:
             driver.open_page(browser, viewport={"width": 1440, "height": 1180}) as page,
         ):
             driver.open_and_run(page, lab, "00_explorer.ipynb")
-            page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot').length === 2")
+            page.wait_for_function("() => document.querySelector('.js-plotly-plot .point')")
             page.wait_for_timeout(2000)
             page.locator(".jp-NotebookPanel:visible").screenshot(path=ROOT / "notebooks" / "images" / "lab.png")
 

@@ -58,7 +58,7 @@ def trace(
     source: Annotated[str, typer.Argument(help=f"A file of inputs, or a preset: {', '.join(PRESETS)}.")],
     layer: Annotated[int, typer.Option(help="Layer of the trained trace, from 0.")] = 0,
     lam: Annotated[float | None, typer.Option(help="Replace the query feedback everywhere.")] = None,
-    snapshots: Annotated[int, typer.Option(help="How many states to keep.")] = 64,
+    snapshots: Annotated[int, typer.Option(help="How many states to keep.")] = 32,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the dataset here (netCDF).")] = None,
 ) -> None:
     """Follow the memory through a stretch of tokens: a table, and a dataset with --output."""

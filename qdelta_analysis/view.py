@@ -172,7 +172,8 @@ def view(inputs: QDeltaInputs) -> View:
     if (inputs.B, inputs.H) != (1, 1):
         raise ValueError(f"inputs have B = {inputs.B} and {inputs.H} heads; expected one sequence and one head.")
     at = range(_STRIDE - 1, inputs.T - 1, _STRIDE)
-    found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, chunk_size=_STRIDE)
+    found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, keep_updates=True, chunk_size=_STRIDE)
+    assert found.updates is not None
     t = inputs.transition()
     norm = found.state_norm[0, :, 0].numpy()
     beyond = ~(norm < _LARGEST)

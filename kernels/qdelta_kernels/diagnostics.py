@@ -33,7 +33,7 @@ class Diagnostics:
     query_prediction: Tensor  # ||o_hat_t||, o_hat_t = alpha_t S_{t-1} q_t
     cosine: Tensor  # cos(v_hat_t, o_hat_t), 0 where either vanishes
     state_norm: Tensor  # ||S_t||_F
-    updates: Tensor  # [B, T, HV, V]: u_t in S_t = alpha_t S_{t-1} + u_t k_t^T
+    updates: Tensor | None  # [B, T, HV, V]: u_t in S_t = alpha_t S_{t-1} + u_t k_t^T, if asked for
     states: Tensor  # [B, len(at), HV, K, V]: S_t transposed, at the tokens asked for
 
 
@@ -48,6 +48,7 @@ def chunk_qdelta_diagnostics(
     *,
     initial_state: Float[Tensor, "B HV K V"] | None = None,
     at: Sequence[int] = (),
+    keep_updates: bool = False,
     chunk_size: int = 64,
 ) -> Diagnostics:
     """Follow the memory through every token, in one pass over chunks and without storing S_t for every t.
@@ -55,7 +56,8 @@ def chunk_qdelta_diagnostics(
     With u_t = beta_t (v_t - alpha_t S_{t-1} x_t) and v_hat_t = alpha_t S_{t-1} k_t the norm obeys
         ||S_t||^2 = alpha_t^2 ||S_{t-1}||^2 + 2 u_t.v_hat_t + ||u_t||^2 ||k_t||^2,
     taken up afresh from the true norm at every chunk's start. `at` lists the tokens, ascending, after which
-    the state is returned. q, k, v, g, beta, lam, initial_state and errors as in `qdelta_rule`.
+    the state is returned; `keep_updates` returns every u_t as well. q, k, v, g, beta, lam, initial_state and
+    errors as in `qdelta_rule`.
     """
     a = check_arguments(q, k, v, g, beta, lam, initial_state=initial_state, chunk_size=chunk_size)
     B, T, HV = a.v.shape[:3]
@@ -65,44 +67,41 @@ def chunk_qdelta_diagnostics(
     layout = chunk_layout(a, chunk_size)
     H, R, C = a.q.shape[2], a.groups, layout.C
     scalars = [a.g.new_empty((B, T, HV)) for _ in range(6)]
-    updates, states = torch.empty_like(a.v), []
+    updates, states = torch.empty_like(a.v) if keep_updates else None, []
     h = state_in(a.state, H)
     for block in blocks(layout, a.q, a.v):
         c = prepare_chunks(layout, block, a.q, a.k, a.v, a.g, a.beta, a.lam)
-        written, values = torch.empty_like(c.v), [torch.empty_like(c.beta) for _ in scalars]
-        # Products with U: the readout at q (now written included) and the retrieval at k (earlier tokens only).
-        reads_of_write = torch.stack([c.readout(), (c.decay * c.gram[:, :, None, C:]).tril_(-1)])
+        reads = c.qk.new_empty((*c.qk.shape[:3], h.shape[-1]))
+        U, start_norm2 = torch.empty_like(c.v), torch.empty_like(c.beta[..., :1])
         for step, (chunks, _) in enumerate(block.steps, block.first):
-            reads = c.qk[chunks] @ h
-            U = write(c, chunks, reads)
-            for out, x in zip(values, _diagnose(c, chunks, split(reads, R), U, reads_of_write, h), strict=True):
-                out[chunks] = x
-            written[chunks] = U
+            torch.matmul(c.qk[chunks], h, out=reads[chunks])
+            U[chunks] = write(c, chunks, reads[chunks])
+            start_norm2[chunks] = split(h, R).square().sum((-1, -2))[..., None]
             while len(states) < len(at) and at[len(states)] < (step + 1) * C:
-                states.append(state_out(_state_after(c, chunks, at[len(states)] - step * C, h, U), R))
-            h = carry(c, chunks, h, U)
-        layout.scatter(written.flatten(1, 2), block, updates)
-        for x, out in zip(values, scalars, strict=True):
+                states.append(state_out(_state_after(c, chunks, at[len(states)] - step * C, h, U[chunks]), R))
+            h = carry(c, chunks, h, U[chunks])
+        if updates is not None:
+            layout.scatter(U.flatten(1, 2), block, updates)
+        for x, out in zip(_diagnose(c, split(reads, R), U, start_norm2), scalars, strict=True):
             layout.scatter(x.flatten(1, 2)[..., None], block, out[..., None])
     snapshots = torch.stack(states, 1) if states else a.state.new_empty((B, 0, *a.state.shape[1:]))
     return Diagnostics(*scalars, updates=updates, states=snapshots)
 
 
-def _diagnose(c: Chunks, at: slice, reads: Tensor, U: Tensor, of_write: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-    C, lam, beta = c.C, c.lam[at], c.beta[at]
-    start = c.from_start[at, ..., None]
-    qk, kk = (x.diagonal(dim1=-2, dim2=-1)[:, :, None] for x in c.gram[at].split(C, dim=2))
-    read_q, read_k = of_write[:, at] @ U
-    o_hat = torch.addcmul(read_q, start, reads[:, :, :, :C]).addcmul_(qk[..., None], U, value=-1)
-    v_hat = torch.addcmul(read_k, start, reads[:, :, :, C:])
-    before = torch.addcmul(c.v[at] - v_hat, lam[..., None], o_hat, value=-1).norm(dim=-1)
-    after = (1 - beta * (kk + lam * qk)).abs() * before
+def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm2: Tensor) -> tuple[Tensor, ...]:
+    """Return the per-token fields of `Diagnostics`, in their order, for one block of chunks."""
+    C, start = c.C, c.from_start[..., None]
+    qk, kk = (x.diagonal(dim1=-2, dim2=-1)[:, :, None] for x in c.gram.split(C, dim=2))
+    # What the tokens of the chunk wrote: read at q with the token's own write taken out again, at k without it.
+    o_hat = torch.addcmul(c.readout() @ U, start, reads[:, :, :, :C]).addcmul_(qk[..., None], U, value=-1)
+    v_hat = torch.addcmul((c.decay * c.gram[:, :, None, C:]).tril_(-1) @ U, start, reads[:, :, :, C:])
+    before = torch.addcmul(c.v - v_hat, c.lam[..., None], o_hat, value=-1).norm(dim=-1)
+    after = (1 - c.beta * (kk + c.lam * qk)).abs() * before
     key, query = v_hat.norm(dim=-1), o_hat.norm(dim=-1)
     size = key * query
-    cosine = torch.where(size > 0, (v_hat * o_hat).sum(-1) / size, 0).clamp(-1, 1)
-    growth = 2 * (U * v_hat).sum(-1) + U.square().sum(-1) * kk
-    at_start = split(h, U.shape[2]).square().sum((-1, -2))[..., None]
-    norm2 = c.from_start[at].square() * at_start + (c.decay[at].square() @ growth[..., None])[..., 0]
+    cosine = torch.where(size > 0, torch.linalg.vecdot(v_hat, o_hat) / size, 0).clamp(-1, 1)
+    growth = 2 * torch.linalg.vecdot(U, v_hat) + torch.linalg.vecdot(U, U) * kk
+    norm2 = c.from_start.square() * start_norm2 + (c.decay.square() @ growth[..., None])[..., 0]
     return before, after, key, query, cosine, norm2.clamp(min=0).sqrt()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from .theme import COLORS, DIVERGING, template
 
 Traces = dict[str, dict[str, Any]]
 Place = dict[str, Any]  # row and col of a panel
-_TURN = np.linspace(0, 2 * np.pi, 121)
+_TURN = np.linspace(0, 2 * np.pi, 73)
 _CIRCLE = (np.cos(_TURN), np.sin(_TURN))
-_WRITE = {"error_before": "before the write", "error_after": "after the write"}
+SIGMA, NORM, EIGENVALUES = "singular values", "operator norm", "eigenvalues"
 
 
 def spectrum_traces(view: View, token: int) -> Traces:
@@ -25,10 +26,9 @@ def spectrum_traces(view: View, token: int) -> Traces:
     norm = float(view.operator_norm[token])
     d = view.k.shape[1]
     return {
-        "singular values": {"x": np.arange(1, len(values) + 1), "y": values},
-        "unit circle": {"x": _CIRCLE[0], "y": _CIRCLE[1]},
-        "operator norm": {"x": norm * _CIRCLE[0], "y": norm * _CIRCLE[1], "name": f"‖A‖ = {norm:.3f}"},
-        "eigenvalues": {
+        SIGMA: {"x": np.arange(1, len(values) + 1), "y": values},
+        NORM: {"x": norm * _CIRCLE[0], "y": norm * _CIRCLE[1], "name": f"‖A‖ = {norm:.3f}"},
+        EIGENVALUES: {
             "x": np.array([still, moved]),
             "y": np.zeros(2),
             "text": [f"α = {still:.4f}, {d - 1} times", f"α(1 − βa) = {moved:.4f}"],
@@ -43,19 +43,18 @@ def time_traces(view: View) -> Traces:
     return {name: {"x": time, "y": y} for name, y in series.items()}
 
 
-def spectrum_figure(view: View, token: int) -> go.Figure:
-    """Draw the singular values of S and the transition's eigenvalues in the complex plane."""
-    figure = make_subplots(cols=2, column_widths=[0.46, 0.54], horizontal_spacing=0.17)
-    _add_spectrum(figure, spectrum_traces(view, token), {"row": 1, "col": 1}, {"row": 1, "col": 2})
-    figure.update_layout(template=template(), width=560, height=300, margin={"l": 55, "r": 12, "t": 28, "b": 45})
-    return figure
+def panels_figure(view: View, token: int) -> go.Figure:
+    """Draw everything but the memory itself: singular values, eigenvalues, and the diagnostics over time.
 
-
-def time_figure(view: View, token: int) -> go.Figure:
-    """Draw the mixed error, the memory's norm and beta a over time, with a line at the token."""
-    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.06)
-    _add_time(figure, view, token, [{"row": row, "col": 1} for row in (1, 2, 3)])
-    figure.update_layout(template=template(), width=560, height=380, margin={"l": 65, "r": 12, "t": 12, "b": 45})
+    One figure for five panels: in a browser each further figure costs a redraw of its own.
+    """
+    wide = [{"colspan": 2}, None]
+    figure = make_subplots(rows=4, cols=2, specs=[[{}, {}], wide, wide, wide], horizontal_spacing=0.17)
+    # With these margins the upper panels are square, so that circles are round without a constraint to solve.
+    _place_rows(figure, ([0.66, 1.0], [0.4, 0.57], [0.2, 0.37], [0.0, 0.17]))
+    _add_spectrum(figure, view, token, {"row": 1, "col": 1}, {"row": 1, "col": 2})
+    _add_time(figure, view, token, [{"row": row, "col": 1} for row in (2, 3, 4)])
+    figure.update_layout(template=template(), width=560, height=670, margin={"l": 65, "r": 12, "t": 28, "b": 45})
     return figure
 
 
@@ -68,8 +67,7 @@ def explorer_figure(view: View, token: int) -> go.Figure:
         column_widths=[0.36, 0.28, 0.36],
         horizontal_spacing=0.11,
     )
-    for row, domain in enumerate(([0.6, 1.0], [0.37, 0.51], [0.185, 0.325], [0.0, 0.14]), start=1):
-        figure.update_yaxes(domain=domain, row=row)
+    _place_rows(figure, ([0.65, 1.0], [0.4, 0.55], [0.2, 0.35], [0.0, 0.15]))
     S = view.state(token)
     limit = float(np.abs(S).max()) or 1.0
     figure.add_trace(
@@ -97,10 +95,18 @@ def explorer_figure(view: View, token: int) -> go.Figure:
     }
     figure.update_xaxes(title_text=f"key dimension of S after token {token}", row=1, col=1)
     figure.update_yaxes(title_text="value dimension", autorange="reversed", row=1, col=1)
-    _add_spectrum(figure, spectrum_traces(view, token), {"row": 1, "col": 2}, {"row": 1, "col": 3})
+    _add_spectrum(figure, view, token, {"row": 1, "col": 2}, {"row": 1, "col": 3})
     _add_time(figure, view, token, [{"row": row, "col": 1} for row in (2, 3, 4)])
-    figure.update_layout(template=template(), width=1000, height=800, margin={"l": 65, "r": 12, "t": 12, "b": 45})
+    figure.update_layout(template=template(), width=1000, height=800, margin={"l": 65, "r": 12, "t": 28, "b": 45})
     return figure
+
+
+def plane_range(view: View) -> list[float]:
+    """Return the range of both axes of the complex plane, in steps of 0.25: it seldom changes, so nothing jumps."""
+    factor = view.alpha * np.abs(1 - view.beta_alignment)
+    reach = max(1.0, float(view.operator_norm.max()), float(factor.max()))
+    limit = np.ceil(4.4 * reach) / 4
+    return [-limit, limit]
 
 
 def log_if_wide(values: np.ndarray) -> str:
@@ -114,60 +120,48 @@ def _axes(figure: go.Figure, place: Place) -> Any:
     return figure.get_subplot(**place)
 
 
-def _add_spectrum(figure: go.Figure, traces: Traces, left: Place, right: Place) -> None:
-    figure.add_trace(
-        go.Scatter(
-            **traces["singular values"],
-            mode="lines+markers",
-            marker={"size": 5, "color": COLORS["memory"]},
-            line={"width": 1},
-            showlegend=False,
-            hovertemplate="σ<sub>%{x}</sub> = %{y:.4g}<extra></extra>",
-        ),
-        **left,
-    )
+def _place_rows(figure: go.Figure, domains: Sequence[list[float]]) -> None:
+    for row, domain in enumerate(domains, start=1):
+        figure.update_yaxes(domain=domain, row=row)
+
+
+def _add(figure: go.Figure, key: str, values: dict[str, Any], place: Place, **style: Any) -> None:
+    """Add a line or points under a key, by which a live figure finds them again."""
+    figure.add_trace(go.Scatter(**values, meta=key, **style), **place)
+
+
+def _add_spectrum(figure: go.Figure, view: View, token: int, left: Place, right: Place) -> None:
+    traces = spectrum_traces(view, token)
+    points = {"mode": "lines+markers", "marker": {"size": 5, "color": COLORS["memory"]}, "line": {"width": 1}}
+    hover = "σ<sub>%{x}</sub> = %{y:.4g}<extra></extra>"
+    _add(figure, SIGMA, traces[SIGMA], left, **points, showlegend=False, hovertemplate=hover)
+    line = {"hoverinfo": "skip", "mode": "lines"}
+    circle = {"x": _CIRCLE[0], "y": _CIRCLE[1]}
+    _add(figure, "unit circle", circle, right, **line, name="unit circle", line={"color": COLORS["reference"]})
+    _add(figure, NORM, traces[NORM], right, **line, line={"color": COLORS["norm"], "dash": "dash"})
+    marker = {"size": 10, "color": COLORS["eigenvalue"], "symbol": ["circle", "diamond"]}
+    style = {"mode": "markers", "name": "eigenvalues of A", "marker": marker}
+    _add(figure, EIGENVALUES, traces[EIGENVALUES], right, **style, hovertemplate="%{text}<extra></extra>")
     figure.update_xaxes(title_text="i", **left)
     figure.update_yaxes(title_text="singular value σ<sub>i</sub>(S)", rangemode="tozero", **left)
-    line = {"hoverinfo": "skip", "mode": "lines"}
-    figure.add_trace(
-        go.Scatter(**traces["unit circle"], **line, name="unit circle", line={"color": COLORS["reference"]}), **right
-    )
-    figure.add_trace(
-        go.Scatter(**traces["operator norm"], **line, line={"color": COLORS["norm"], "dash": "dash"}), **right
-    )
-    figure.add_trace(
-        go.Scatter(
-            **traces["eigenvalues"],
-            mode="markers",
-            name="eigenvalues of A",
-            marker={"size": 10, "color": COLORS["eigenvalue"], "symbol": ["circle", "diamond"]},
-            hovertemplate="%{text}<extra></extra>",
-        ),
-        **right,
-    )
-    figure.update_xaxes(title_text="Re", constrain="domain", **right)
-    anchor = _axes(figure, right).xaxis.plotly_name.replace("xaxis", "x")
-    figure.update_yaxes(title_text="Im", scaleanchor=anchor, **right)
+    span = plane_range(view)
+    figure.update_xaxes(title_text="Re", range=span, **right)
+    figure.update_yaxes(title_text="Im", range=span, **right)
     figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"})
 
 
 def _add_time(figure: go.Figure, view: View, token: int, rows: list[Place]) -> None:
     traces = time_traces(view)
     errors, memory, alignment = rows
-    dashes = {"error_before": "dot", "error_after": "solid"}
-    for name, dash in dashes.items():
-        line = {"color": COLORS[name], "width": 1, "dash": dash}
-        figure.add_trace(go.Scatter(**traces[name], name=_WRITE[name], line=line, legend="legend2"), **errors)
-    figure.add_trace(
-        go.Scatter(**traces["state_norm"], name="‖S‖", line={"color": COLORS["memory"], "width": 1}, showlegend=False),
-        **memory,
-    )
-    figure.add_trace(
-        go.Scatter(
-            **traces["beta_alignment"], name="βa", line={"color": COLORS["alignment"], "width": 1}, showlegend=False
-        ),
-        **alignment,
-    )
+    lines = [
+        ("error_before", errors, "error_before", "before the write", {"dash": "dot"}),
+        ("error_after", errors, "error_after", "after the write", {}),
+        ("state_norm", memory, "memory", "‖S‖", {}),
+        ("beta_alignment", alignment, "alignment", "βa", {}),
+    ]
+    for key, place, color, name, dash in lines:
+        style = {"line": {"color": COLORS[color], "width": 1, **dash}, "name": name, "legend": "legend2"}
+        _add(figure, key, traces[key], place, **style, showlegend=place is errors)
     figure.add_hrect(y0=0, y1=2, fillcolor=COLORS["guaranteed"], line_width=0, **alignment)
     for row in rows:
         figure.add_vline(x=token, line={"color": COLORS["reference"], "width": 1}, **row)

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ..data import load_trained
 from ..export import FORMATS, save_figure
-from ..plots import explorer_figure, spectrum_figure, spectrum_traces, time_figure, time_traces
-from ..plots.panels import log_if_wide
+from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces
 from ..statements import statements
 from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
 from .clipboard import CopyButton
@@ -54,11 +53,11 @@ class Explorer(W.VBox):
         self.inputs = self.settings.inputs()
         self.view: View = view(self.inputs)
         token = self.view.T // 2 if token is None else token
-        self.scrubber = StateScrubber(title="Memory S after the token")
+        # The browser draws the memory by itself; while it does, the panels follow three times a second.
+        self.scrubber = StateScrubber(title="Memory S after the token", report_interval=330)
         self._load_scrubber()
         self.scrubber.token = token
-        self._spectrum = LiveFigure(spectrum_figure(self.view, self.token))
-        self._time = LiveFigure(time_figure(self.view, self.token))
+        self._panels = LiveFigure(panels_figure(self.view, self.token))
         self._words, self._check, self._problem = W.HTML(), W.HTML(), W.HTML()
         self._show_words()
         self._show_check()
@@ -117,13 +116,12 @@ class Explorer(W.VBox):
         saved = W.HTML()
         save.on_click(lambda button: self._save(kind.value, saved))
         self._copy = CopyButton(label="copy as code", text=self.settings.code())
-        figures = W.VBox([self._spectrum, self._time])
         memory = W.VBox([self.scrubber, self._words, self._check], layout=W.Layout(width="384px", flex="0 0 auto"))
         return (
             W.Box([self._source, self._layer, self._head, self._cos], layout=row),
             W.Box(gates, layout=row),
             self._problem,
-            W.Box([memory, figures], layout=W.Layout(flex_flow="row wrap", align_items="flex-start")),
+            W.Box([memory, self._panels], layout=W.Layout(flex_flow="row wrap", align_items="flex-start")),
             W.HBox([save, kind, self._copy, saved]),
         )
 
@@ -188,9 +186,8 @@ class Explorer(W.VBox):
         self._problem.value = ""
         with self._together():
             self._load_scrubber()
-        self._draw_spectrum()
-        self._draw_time()
         self._show_words()
+        self._draw_view()
         self._show_check()
         self._copy.text = self.settings.code()
 
@@ -200,24 +197,24 @@ class Explorer(W.VBox):
 
     def _show_token(self) -> None:
         if not self._quiet:
-            self._draw_spectrum()
-            self._mark_token()
             self._show_words()
+            self._draw_token()
 
-    def _draw_spectrum(self) -> None:
-        self._spectrum.redraw(spectrum_traces(self.view, self.token))
-
-    def _draw_time(self) -> None:
-        with self._time.batch_update():
-            self._time.redraw(time_traces(self.view))
-            self._time.layout.yaxis2.type = log_if_wide(self.view.state_norm)
-            for axis in (self._time.layout.xaxis, self._time.layout.xaxis2, self._time.layout.xaxis3):
+    def _draw_view(self) -> None:
+        layout: Any = self._panels.layout
+        with self._panels.batch_update():
+            self._panels.redraw(time_traces(self.view))
+            layout.xaxis2.range = layout.yaxis2.range = plane_range(self.view)
+            layout.yaxis4.type = log_if_wide(self.view.state_norm)
+            for axis in (layout.xaxis3, layout.xaxis4, layout.xaxis5):
                 axis.range = (0, max(1, self.view.T - 1))
-            self._mark_token()
+            self._draw_token()
 
-    def _mark_token(self) -> None:
-        with self._time.batch_update():
-            for shape in self._time.layout.shapes:
+    def _draw_token(self) -> None:
+        layout: Any = self._panels.layout
+        with self._panels.batch_update():
+            self._panels.redraw(spectrum_traces(self.view, self.token))
+            for shape in layout.shapes:
                 if shape.type == "line":
                     shape.x0 = shape.x1 = self.token
 

@@ -12,11 +12,12 @@ class LiveFigure(go.FigureWidget):
     """Draw a figure, and take new arrays for its traces in place: a FigureWidget that is built anew is never freed."""
 
     def redraw(self, traces: dict[str, dict[str, Any]]) -> None:
-        """Set the arrays of every trace, in the order of the traces, in one message."""
+        """Set arrays of the traces whose `meta` is one of the keys, in one message."""
         drawn: Any = self.data
+        found = {trace.meta: trace for trace in drawn}
         with self.batch_update():
-            for trace, values in zip(drawn, traces.values(), strict=True):
-                trace.update(values)
+            for key, values in traces.items():
+                found[key].update(values)
 
     @observe("_js2py_traceDeltas")
     def _handler_js2py_traceDeltas(self, change) -> None:

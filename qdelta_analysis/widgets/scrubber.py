@@ -29,8 +29,8 @@ class StateScrubber(anywidget.AnyWidget):
     """Show the memory S_t = alpha_t S_{t-1} + u_t k_t^T [V, K] as a heat map that plays and scrubs.
 
     Call `load` for each recording; `token`, `playing`, `speed`, `limit`, `title` and `colors` may be set
-    and observed at any time. `token` (0-based) shows the state after that token and is reported back at
-    most eight times a second while it moves, and always where it stops. `limit` fixes the colour range to
+    and observed at any time. `token` (0-based) shows the state after that token and is reported back every
+    `report_interval` milliseconds while it moves, and always where it stops. `limit` fixes the colour range to
     [-limit, limit]; None takes the largest |S_t| of the whole recording, so that colours keep their meaning
     through time. `speed` is in tokens per second. Cells beyond the range take the end colour, NaN is gray,
     and a line below the map counts both.
@@ -45,6 +45,7 @@ class StateScrubber(anywidget.AnyWidget):
     token = traitlets.Int(0, min=0, help="Show the state after this token (0-based).").tag(sync=True)
     playing = traitlets.Bool(False, help="Whether time runs.").tag(sync=True)
     speed = traitlets.Float(20.0, help="Tokens per second while playing.").tag(sync=True)
+    report_interval = traitlets.Int(125, min=0, help="Milliseconds between reports of a moving token.").tag(sync=True)
     limit = traitlets.Float(None, allow_none=True, help="Colour range; None: the recording's.").tag(sync=True)
     title = traitlets.Unicode("", help="One line above the map.").tag(sync=True)
     colors = traitlets.List(traitlets.Unicode(), list(DIVERGING), help="#rrggbb from low to high.").tag(sync=True)

@@ -17,10 +17,12 @@ def explorer() -> Explorer:
 
 def panels_agree(explorer: Explorer) -> None:
     v, token = view(explorer.settings.inputs()), explorer.token
-    spectrum, time = explorer._spectrum.data, explorer._time.data
-    np.testing.assert_allclose(spectrum[0].y, v.singular_values(token), rtol=1e-9)
-    np.testing.assert_allclose(spectrum[3].x, v.eigenvalues(token))
-    np.testing.assert_allclose(time[2].y, v.state_norm)
+    traces = {trace.meta: trace for trace in explorer._panels.data}
+    np.testing.assert_allclose(traces["singular values"].y, v.singular_values(token), rtol=1e-9)
+    np.testing.assert_allclose(traces["eigenvalues"].x, v.eigenvalues(token))
+    for name in ("error_before", "error_after", "state_norm", "beta_alignment"):
+        np.testing.assert_allclose(traces[name].y, getattr(v, name))
+    assert {shape.x0 for shape in explorer._panels.layout.shapes if shape.type == "line"} == {token}
     assert explorer.scrubber.recording["tokens"] == v.T
     assert explorer._copy.text == explorer.settings.code()
 
@@ -34,7 +36,7 @@ def test_it_starts_with_the_settings_asked_for():
 
 
 def test_every_control_reaches_every_panel(explorer):
-    figures = [id(explorer._spectrum), id(explorer._time)]
+    figure = explorer._panels
     sliders = zip(explorer._sliders.values(), (0.5, 0.7, 2.0), strict=True)
     for control, value in [(explorer._layer, 2), (explorer._head, 1), *sliders]:
         control.value = value
@@ -49,7 +51,7 @@ def test_every_control_reaches_every_panel(explorer):
     assert explorer.settings.lam == Gate(1.0, scales=True)
     explorer.scrubber.token = 7
     panels_agree(explorer)
-    assert [id(explorer._spectrum), id(explorer._time)] == figures  # built once, mutated
+    assert explorer._panels is figure  # built once, mutated
 
 
 def test_what_is_not_there_is_refused_before_anything_moves():

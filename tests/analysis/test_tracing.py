@@ -94,7 +94,7 @@ def test_snapshots_asked_for(snapshots, expected):
 def test_the_update_rebuilds_the_memory():
     """S_t = alpha_t S_{t-1} + u_t k_t^T: what a viewer needs to show the state at any token."""
     x = tokens(T=30, H=1)
-    found = chunk_qdelta_diagnostics(*x[:6], initial_state=x.state, at=[29])
+    found = chunk_qdelta_diagnostics(*x[:6], initial_state=x.state, at=[29], keep_updates=True)
     h = x.state
     for t in range(30):
         h = x.g[:, t].exp()[..., None, None] * h + x.k[:, t, :, :, None] * found.updates[:, t, :, None, :]

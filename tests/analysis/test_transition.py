@@ -81,7 +81,7 @@ def test_degenerate_cases(case):
     cos=st.floats(-1, 1),
     beta=st.floats(0, 2),
     lam=st.floats(0, 2),
-    alpha=st.floats(0, 1),
+    alpha=st.just(0.0) | st.floats(1e-100, 1),  # LAPACK gives up on subnormal matrices
 )
 def test_any_angle_and_gate(seed, d, cos, beta, lam, alpha):
     make = torch.Generator().manual_seed(seed)

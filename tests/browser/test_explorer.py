@@ -45,17 +45,18 @@ def shown(page: Page) -> dict:
     return page.evaluate(
         """() => {
           const canvas = document.querySelector('canvas.qdelta-picture').qdelta;
-          const [spectrum, time] = document.querySelectorAll('.js-plotly-plot');
+          const plot = document.querySelector('.js-plotly-plot');
+          const trace = (key) => plot.data.find((t) => t.meta === key);
           const lam = [...document.querySelectorAll('.widget-slider')].find(
             (s) => s.querySelector('.widget-label').textContent === 'λ');
           const list = (x) => Array.from(x?._inputArray ?? x);
           return {
             token: canvas.token,
             state: Array.from(canvas.state),
-            singular: list(spectrum.data[0].y),
-            eigenvalues: list(spectrum.data[3].x),
-            alignment: list(time.data[3].y),
-            marker: time.layout.shapes.filter((s) => s.type === 'line').map((s) => s.x0),
+            singular: list(trace('singular values').y),
+            eigenvalues: list(trace('eigenvalues').x),
+            alignment: list(trace('beta_alignment').y),
+            marker: plot.layout.shapes.filter((s) => s.type === 'line').map((s) => s.x0),
             words: document.querySelector('.qdelta-words').textContent,
             check: document.querySelector('.qdelta-check').textContent,
             lam: lam.querySelector('.widget-readout').textContent,

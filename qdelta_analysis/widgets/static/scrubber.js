@@ -3,7 +3,6 @@
 // recomputes any S_t from them, Player holds the one clock and token of a model, View is one drawing of it.
 
 const SPEEDS = [1, 5, 10, 20, 50, 100, 200];
-const REPORT_MS = 125; // The kernel hears of a moving token at most eight times a second.
 const NEIGHBOURS = 24; // Labels drawn on either side of the token; what does not fit is cut off.
 const SIDE = 256; // The map's longer side in CSS pixels, at most: a cell is a whole number of device pixels.
 const GRAY = 0xff808080; // NaN, as ABGR.
@@ -158,7 +157,7 @@ class Player {
   /** Tell the kernel the token, now or when the next report is due. */
   tell(now = false) {
     clearTimeout(this.report);
-    const wait = this.reported + REPORT_MS - performance.now();
+    const wait = this.reported + this.model.get("report_interval") - performance.now();
     if (!now && wait > 0) {
       this.report = setTimeout(() => this.tell(true), wait);
       return;
