@@ -168,7 +168,16 @@ def _add_time(figure: go.Figure, view: View, token: int, rows: list[Place]) -> N
     # Linear: after a perfect write the error is zero, which a logarithmic axis cannot show.
     figure.update_yaxes(title_text="‖v − Sx‖", rangemode="tozero", **errors)
     top = _axes(figure, errors).yaxis.domain[1]
-    figure.update_layout(legend2={"orientation": "h", "x": 0.01, "xanchor": "left", "y": top, "yanchor": "top"})
+    figure.update_layout(
+        legend2={
+            "bgcolor": "rgba(0,0,0,0)",
+            "orientation": "h",
+            "x": 0.01,
+            "xanchor": "left",
+            "y": top,
+            "yanchor": "top",
+        }
+    )
     figure.update_yaxes(title_text="‖S‖<sub>F</sub>", type=log_if_wide(view.state_norm), **memory)
     figure.update_yaxes(title_text="βa", **alignment)
     figure.update_xaxes(title_text="token", **alignment)
