@@ -51,7 +51,8 @@ def chunk_qdelta_rule(
 
     `intra="released"` is a departure from the recurrence, for study only: it puts L_ij = beta_i e^{G_i - G_j}
     k_i.x_j, the transpose in x and k, which is what the Q-Delta authors' released kernels compute (their commit
-    4afe5b5). It agrees with the recurrence only where lam = 0 or chunk_size = 1, and depends on the chunk size.
+    4afe5b5). What it writes agrees with the recurrence exactly where lam_i q_i.k_j = lam_j k_i.q_j for all i > j in
+    a chunk, so always at lam = 0 or chunk_size = 1; elsewhere it depends on the chunk size.
 
     Arguments, result and errors are otherwise those of `qdelta_rule`. Source: the chunkwise form of Q-Delta
     (arXiv 2606.08804) by the WY/UT transform.

@@ -1,0 +1,77 @@
+"""Symbolic proofs of the fourteen claims G1 to G14 on Q-Delta's recurrence, and their formulas as NumPy functions.
+
+    prove("G3")               the Proof, or ProofError
+    prove_all()               all of them, by claim
+    released_difference()     what the released kernels' form changes
+
+A Proof displays itself as mathematics in a notebook; `to_latex()` is the same for a paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from . import averages, chunks, envelope, memory, mixed_error, released, spectrum
+from .bridges import eigenvalues_function, norm_envelope_function, operator_norm_function
+from .proof import Derivation, Fact, Proof, ProofError, Step, check
+
+__all__ = [
+    "CLAIMS",
+    "Derivation",
+    "Fact",
+    "Proof",
+    "ProofError",
+    "Step",
+    "check",
+    "eigenvalues_function",
+    "norm_envelope_function",
+    "operator_norm_function",
+    "prove",
+    "prove_all",
+    "released_difference",
+]
+
+_PROOFS: dict[str, Callable[[], Proof]] = {
+    "G1": spectrum.spectrum,
+    "G2": spectrum.spectral_radius,
+    "G3": spectrum.operator_norm,
+    "G4": mixed_error.contraction,
+    "G5": mixed_error.tracking,
+    "G6": mixed_error.alignment_box,
+    "G7": envelope.norm_envelope,
+    "G8": envelope.joint_spectral_radius,
+    "G9": memory.memory_bound,
+    "G10": averages.mean_square_growth,
+    "G11": averages.persistent_excitation,
+    "G12": chunks.chunk_identity,
+    "G13": spectrum.reduction,
+    "G14": memory.compensated_decay,
+}
+CLAIMS: tuple[str, ...] = tuple(_PROOFS)
+
+
+@cache
+def prove(claim: str) -> Proof:
+    """Derive one of the claims "G1" to "G14", each step checked by SymPy or a standard fact by name.
+
+    Raises ProofError for a step that does not simplify to true, ValueError for another name.
+    """
+    if claim not in _PROOFS:
+        raise ValueError(f"claim is {claim!r}; expected one of {', '.join(CLAIMS)}.")
+    return _PROOFS[claim]()
+
+
+def prove_all() -> dict[str, Proof]:
+    """Derive all claims, in their order."""
+    return {claim: prove(claim) for claim in CLAIMS}
+
+
+@cache
+def released_difference() -> Proof:
+    """Derive what the released kernels' form inside a chunk changes: L_ij = beta_i e^(G_i - G_j) k_i.x_j.
+
+    It differs from the recurrence, whose L has x_i.k_j, at first order in lam, unless lam_i q_i.k_j = lam_j k_i.q_j
+    for all i > j in the chunk; for lam = 0 or chunks of one token both agree. Raises ProofError as `prove` does.
+    """
+    return released.released_difference()
