@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .checks import require
 from .inputs import QDeltaInputs
 
 
@@ -27,8 +28,8 @@ def cone(
 
     q = cos k + sqrt(1 - cos^2) n with n uniform among the unit vectors orthogonal to k; K >= 2.
     """
-    _require("cos", cos, -1, 1)
-    _require("K", K, 2, math.inf)
+    require("cos", cos, -1, 1)
+    require("K", K, 2, math.inf)
     draw = _Draw(T, H, seed)
     k, n = draw.unit(K), draw.unit(K)
     n = normalize(n - (n * k).sum(-1, keepdim=True) * k, dim=-1)
@@ -48,7 +49,7 @@ def two_token_cycle(
     axes, K >= 2; they are float64, because rounding is amplified as the memory is. Source: this project's theory
     (claim G8: over all such tokens the joint spectral radius is alpha sqrt(1 + L^2)).
     """
-    _require("K", K, 2, math.inf)
+    require("K", K, 2, math.inf)
     L = float(lam)
     r = math.hypot(1, L)
     plane = torch.zeros(2, 2, K, dtype=torch.float64)
@@ -67,7 +68,7 @@ def repeated_keys(
 
     Each token's k and q are drawn independently from `distinct` unit vectors that are uniform on the sphere.
     """
-    _require("distinct", distinct, 1, math.inf)
+    require("distinct", distinct, 1, math.inf)
     draw = _Draw(T, H, seed)
     keys = normalize(torch.randn(distinct, K, generator=draw.random), dim=-1)
     q, k = (keys[torch.randint(distinct, (1, T, H), generator=draw.random)] for _ in range(2))
@@ -86,8 +87,8 @@ class _Draw:
     """Draws from one seed."""
 
     def __init__(self, T: int, H: int, seed: int):
-        _require("T", T, 1, math.inf)
-        _require("H", H, 1, math.inf)
+        require("T", T, 1, math.inf)
+        require("H", H, 1, math.inf)
         self.T, self.H, self.random = T, H, torch.Generator().manual_seed(seed)
 
     def unit(self, width: int) -> Tensor:
@@ -97,7 +98,7 @@ class _Draw:
 
 def _assemble(name: str, q: Tensor, k: Tensor, v: Tensor, beta, lam, alpha, **settings) -> QDeltaInputs:
     settings = {**settings, "beta": beta, "lam": lam, "alpha": alpha}
-    _require("alpha", alpha, math.ulp(0.0), 1)
+    require("alpha", alpha, math.ulp(0.0), 1)
     gate = torch.ones(v.shape[:3], dtype=v.dtype)
     return QDeltaInputs(
         q=q,
@@ -108,8 +109,3 @@ def _assemble(name: str, q: Tensor, k: Tensor, v: Tensor, beta, lam, alpha, **se
         lam=lam * gate,
         metadata={"source": name, "settings": ", ".join(f"{key}={value}" for key, value in settings.items())},
     )
-
-
-def _require(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; expected a value from {low:g} to {high:g}.")

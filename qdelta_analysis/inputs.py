@@ -122,6 +122,16 @@ class QDeltaInputs:
             raise ValueError(f"alpha is as low as {gate.min():g}; expected values in (0, 1].")
         return replace(self, g=gate.log())
 
+    def with_norm_compensation(self) -> QDeltaInputs:
+        """Let every step also forget what it could expand: g_t - log s_t, s_t the norm of I - beta_t x_t k_t^T.
+
+        Then ||A_t|| = alpha_t exactly, as in Gated DeltaNet; for K >= 2. Source: this project's theory (claim G14).
+        """
+        t = self.transition()
+        expansion = Transition(t.k, t.q, t.beta, t.lam).operator_norm()
+        # For K >= 2 the norm is at least 1; where it is 1, rounding may leave it just below.
+        return replace(self, g=self.g - expansion.log().clamp(min=0))
+
     def with_metadata(self, **metadata: str) -> QDeltaInputs:
         """Add to what is known of where these inputs came from."""
         return replace(self, metadata={**self.metadata, **metadata})

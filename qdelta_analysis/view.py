@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -14,6 +12,7 @@ from qdelta_kernels import chunk_qdelta_diagnostics, qdelta_rule, recurrent_qdel
 
 from .generators import GENERATORS
 from .inputs import QDeltaInputs
+from .threads import one_thread
 
 TRAINED = "trained model"
 SOURCES = (TRAINED, *GENERATORS)
@@ -152,21 +151,7 @@ class View:
         return alpha, alpha * (1 - float(self.beta_alignment[token]))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread: one head's matrices are small, and on a busy machine threads wait for each other.
-
-    Measured with both of two cores busy: 27 ms a view on one thread, 2.7 s on two.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@_one_thread()
+@one_thread()
 def view(inputs: QDeltaInputs) -> View:
     """Follow one sequence and one head. Raises ValueError where inputs hold more of either."""
     if (inputs.B, inputs.H) != (1, 1):
@@ -205,13 +190,13 @@ def view(inputs: QDeltaInputs) -> View:
     )
 
 
-@_one_thread()
+@one_thread()
 def outputs(inputs: QDeltaInputs) -> torch.Tensor:
     """Return o_t = K^-0.5 S_t q_t by the chunk form, [B, T, H, V]."""
     return qdelta_rule(**inputs.arguments())[0]
 
 
-@_one_thread()
+@one_thread()
 def gated_deltanet_outputs(inputs: QDeltaInputs) -> torch.Tensor:
     """Return the outputs without query feedback, by the token loop: another code path than `outputs` takes."""
     return recurrent_qdelta_rule(**{**inputs.arguments(), "lam": None})[0]

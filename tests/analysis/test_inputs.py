@@ -68,6 +68,14 @@ def test_gates_are_replaced_by_numbers_and_by_arrays(as_users_call):
         x.with_lam(torch.ones(7))
 
 
+def test_norm_compensation_makes_every_step_as_long_as_its_decay():
+    x = inputs(T=200, H=2, HV=4)
+    t = x.with_norm_compensation().transition()
+    assert torch.allclose(torch.linalg.matrix_norm(t.matrix(), 2), x.alpha, rtol=1e-12)
+    without = x.with_lam(0.0)
+    assert torch.allclose(without.with_norm_compensation().g, without.g, atol=1e-12)
+
+
 @pytest.mark.parametrize("heads", [2, [3, 0], slice(1, 4)])
 def test_chosen_heads_compute_what_they_computed_among_all(heads):
     x = inputs(T=20, H=2, HV=4)
@@ -169,10 +177,10 @@ def test_along_the_cycle_the_error_contracts_perfectly_and_the_memory_grows(lam)
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("cone", {"cos": 1.5}, "cos is 1.5; expected a value from -1 to 1"),
-        ("cone", {"K": 1}, "K is 1; expected a value from 2 to inf"),
-        ("isotropic", {"T": 0}, "T is 0; expected a value from 1 to inf"),
-        ("isotropic", {"alpha": 0.0}, "alpha is 0.0; expected a value from"),
+        ("cone", {"cos": 1.5}, "cos is 1.5; expected a number from -1 to 1"),
+        ("cone", {"K": 1}, "K is 1; expected a number from 2 to inf"),
+        ("isotropic", {"T": 0}, "T is 0; expected a number from 1 to inf"),
+        ("isotropic", {"alpha": 0.0}, "alpha is 0.0; expected a number from"),
         ("isotropic", {"beta": 3.0}, r"beta has values in \[3, 3\]"),
         ("repeated keys", {"distinct": 0}, "distinct is 0"),
     ],

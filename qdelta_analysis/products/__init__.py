@@ -1,0 +1,27 @@
+"""Products of transitions A_1 A_2 ... A_n: how fast a memory can grow, typically grows, and grew.
+
+Every rate is in nats per token; everything is computed in float64.
+"""
+
+from .box import JointSpectralRadius, joint_spectral_radius, worst_growth
+from .finite import FiniteJointSpectralRadius, joint_spectral_radius_of
+from .lyapunov import lyapunov_spectrum, top_lyapunov_exponent
+from .moments import critical_beta, mean_square_growth, persistent_excitation
+from .summary import growth_summary
+from .windows import observed_growth, transient_growth
+
+__all__ = [
+    "FiniteJointSpectralRadius",
+    "JointSpectralRadius",
+    "critical_beta",
+    "growth_summary",
+    "joint_spectral_radius",
+    "joint_spectral_radius_of",
+    "lyapunov_spectrum",
+    "mean_square_growth",
+    "observed_growth",
+    "persistent_excitation",
+    "top_lyapunov_exponent",
+    "transient_growth",
+    "worst_growth",
+]
