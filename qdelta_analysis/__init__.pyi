@@ -1,5 +1,10 @@
+from . import certify as certify
 from . import data as data
 from . import generators as generators
+from . import guarantees as guarantees
+from . import plots as plots
+from . import products as products
+from . import symbolic as symbolic
 from .data import load_trained as load_trained
 from .inputs import QDeltaInputs as QDeltaInputs
 from .tracing import effective_rank as effective_rank

@@ -79,6 +79,27 @@ def trace(
             typer.echo(f"wrote {output}")
 
 
+@app.command()
+def check(
+    source: Annotated[str, typer.Argument(help=f"A file of inputs, or a preset: {', '.join(PRESETS)}.")],
+    layer: Annotated[int, typer.Option(help="Layer of the trained trace, from 0.")] = 0,
+    lam: Annotated[float | None, typer.Option(help="Replace the query feedback everywhere.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    details: Annotated[bool, typer.Option(help="List every numerical test.")] = False,
+) -> None:
+    """Test the claims G1 to G14 on some tokens: exit status 0 if all hold, 1 if one does not, 2 on bad input."""
+    from .guarantees import check as check_inputs
+
+    try:
+        inputs = open_inputs(source, layer)
+        report = check_inputs(inputs if lam is None else inputs.with_lam(lam))
+    except (ValueError, TypeError, OSError) as error:
+        _refuse(error)
+    else:
+        typer.echo(report.to_json(indent=1) if json else report.to_text(details))
+        raise typer.Exit(0 if report.ok else 1)
+
+
 def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:
     """Return the inputs of a preset, or of a file; a preset wins over a file of the same name."""
     from .generators import GENERATORS

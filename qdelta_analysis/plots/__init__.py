@@ -1,16 +1,22 @@
 """Data in, plotly figure out; nothing here computes or shows."""
 
-from .panels import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces
+from .panels import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
+from .stability import contraction_and_memory, error_against_bound, growth_map, norm_against_lam
 from .theme import COLORS, DIVERGING, template
 
 __all__ = [
     "COLORS",
     "DIVERGING",
+    "contraction_and_memory",
+    "error_against_bound",
     "explorer_figure",
+    "growth_map",
     "log_if_wide",
+    "norm_against_lam",
     "panels_figure",
     "plane_range",
     "spectrum_traces",
     "template",
     "time_traces",
+    "value_ranges",
 ]

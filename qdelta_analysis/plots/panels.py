@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,22 @@ def spectrum_traces(view: View, token: int) -> Traces:
 
 
 def time_traces(view: View) -> Traces:
-    """Return x and y for the mixed error, the memory's norm and beta a over time."""
-    time = np.arange(view.T)
+    """Return x and y for the mixed error, the memory's norm and beta a over time.
+
+    Of more than 512 tokens the extremes are kept: the smallest and the largest value of each of 256 stretches.
+    """
     series = {name: getattr(view, name) for name in ("error_before", "error_after", "state_norm", "beta_alignment")}
-    return {name: {"x": time, "y": y} for name, y in series.items()}
+    kept = {name: extremes(y) for name, y in series.items()}
+    return {name: {"x": kept[name], "y": y[kept[name]]} for name, y in series.items()}
+
+
+def extremes(y: np.ndarray, stretches: int = 256) -> np.ndarray:
+    """Return where y [n] is smallest and largest in each of some stretches, ascending; all places of a short y."""
+    if len(y) <= 2 * stretches:
+        return np.arange(len(y))
+    edges = np.linspace(0, len(y), stretches + 1).astype(int)
+    found = ((a + y[a:b].argmin(), a + y[a:b].argmax()) for a, b in pairwise(edges))
+    return np.unique(list(found))
 
 
 def panels_figure(view: View, token: int) -> go.Figure:
@@ -101,6 +114,34 @@ def explorer_figure(view: View, token: int) -> go.Figure:
     return figure
 
 
+def value_ranges(view: View, token: int) -> dict[str, list[float]]:
+    """Return the y ranges of the panels that show values, rounded outward so that they seldom change.
+
+    Left to plotly, they would be found anew at every redraw, which takes it as long as drawing the lines.
+    """
+    alignment = view.beta_alignment
+    norm = view.state_norm
+    if log_if_wide(norm) == "log":
+        powers = np.log10(norm[norm > 0])
+        memory = [float(np.floor(powers.min())), float(np.ceil(powers.max()))]
+    else:
+        memory = [0.0, _above(norm.max())]
+    return {
+        SIGMA: [0.0, _above(view.singular_values(token)[0])],
+        "errors": [0.0, _above(view.error_before.max())],
+        "state_norm": memory,
+        "beta_alignment": [min(0.0, float(np.floor(alignment.min()))), max(2.0, float(np.ceil(alignment.max())))],
+    }
+
+
+def _above(value: float) -> float:
+    """Return the next half of a power of ten's multiple above value: 1.2 -> 1.5, 37 -> 40."""
+    if value <= 0:
+        return 1.0
+    step = 10.0 ** np.floor(np.log10(value)) / 2
+    return float(step * np.ceil(1.02 * value / step))
+
+
 def plane_range(view: View) -> list[float]:
     """Return the range of both axes of the complex plane, in steps of 0.25: it seldom changes, so nothing jumps."""
     factor = view.alpha * np.abs(1 - view.beta_alignment)
@@ -143,7 +184,8 @@ def _add_spectrum(figure: go.Figure, view: View, token: int, left: Place, right:
     style = {"mode": "markers", "name": "eigenvalues of A", "marker": marker}
     _add(figure, EIGENVALUES, traces[EIGENVALUES], right, **style, hovertemplate="%{text}<extra></extra>")
     figure.update_xaxes(title_text="i", **left)
-    figure.update_yaxes(title_text="singular value σ<sub>i</sub>(S)", rangemode="tozero", **left)
+    span = value_ranges(view, token)[SIGMA]
+    figure.update_yaxes(title_text="singular value σ<sub>i</sub>(S)", range=span, nticks=5, **left)
     span = plane_range(view)
     figure.update_xaxes(title_text="Re", range=span, **right)
     figure.update_yaxes(title_text="Im", range=span, **right)
@@ -165,21 +207,15 @@ def _add_time(figure: go.Figure, view: View, token: int, rows: list[Place]) -> N
     figure.add_hrect(y0=0, y1=2, fillcolor=COLORS["guaranteed"], line_width=0, **alignment)
     for row in rows:
         figure.add_vline(x=token, line={"color": COLORS["reference"], "width": 1}, **row)
+    ranges = value_ranges(view, token)
     # Linear: after a perfect write the error is zero, which a logarithmic axis cannot show.
-    figure.update_yaxes(title_text="‖v − Sx‖", rangemode="tozero", **errors)
+    figure.update_yaxes(title_text="‖v − Sx‖", range=ranges["errors"], nticks=4, **errors)
     top = _axes(figure, errors).yaxis.domain[1]
-    figure.update_layout(
-        legend2={
-            "bgcolor": "rgba(0,0,0,0)",
-            "orientation": "h",
-            "x": 0.01,
-            "xanchor": "left",
-            "y": top,
-            "yanchor": "top",
-        }
-    )
-    figure.update_yaxes(title_text="‖S‖<sub>F</sub>", type=log_if_wide(view.state_norm), **memory)
-    figure.update_yaxes(title_text="βa", **alignment)
+    legend = {"orientation": "h", "x": 0.01, "xanchor": "left", "y": top, "yanchor": "top"}
+    figure.update_layout(legend2={**legend, "bgcolor": "rgba(0,0,0,0)"})
+    kind = log_if_wide(view.state_norm)
+    figure.update_yaxes(title_text="‖S‖<sub>F</sub>", type=kind, range=ranges["state_norm"], nticks=4, **memory)
+    figure.update_yaxes(title_text="βa", range=ranges["beta_alignment"], nticks=4, **alignment)
     figure.update_xaxes(title_text="token", **alignment)
     for row in rows:
         figure.update_xaxes(range=[0, max(1, view.T - 1)], showticklabels=row is alignment, **row)

@@ -2,5 +2,6 @@
 
 from .explorer import Explorer
 from .scrubber import StateScrubber
+from .slides import Slides
 
-__all__ = ["Explorer", "StateScrubber"]
+__all__ = ["Explorer", "Slides", "StateScrubber"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data import load_trained
 from ..export import FORMATS, save_figure
-from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces
+from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from ..statements import statements
 from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
 from .clipboard import CopyButton
@@ -206,6 +206,9 @@ class Explorer(W.VBox):
             self._panels.redraw(time_traces(self.view))
             layout.xaxis2.range = layout.yaxis2.range = plane_range(self.view)
             layout.yaxis4.type = log_if_wide(self.view.state_norm)
+            ranges = value_ranges(self.view, self.token)
+            layout.yaxis3.range, layout.yaxis4.range = ranges["errors"], ranges["state_norm"]
+            layout.yaxis5.range = ranges["beta_alignment"]
             for axis in (layout.xaxis3, layout.xaxis4, layout.xaxis5):
                 axis.range = (0, max(1, self.view.T - 1))
             self._draw_token()
@@ -214,6 +217,7 @@ class Explorer(W.VBox):
         layout: Any = self._panels.layout
         with self._panels.batch_update():
             self._panels.redraw(spectrum_traces(self.view, self.token))
+            layout.yaxis.range = value_ranges(self.view, self.token)["singular values"]
             for shape in layout.shapes:
                 if shape.type == "line":
                     shape.x0 = shape.x1 = self.token

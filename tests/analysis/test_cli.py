@@ -1,5 +1,7 @@
 """`qdelta` as users run it: a real process."""
 
+import json
+import re
 import subprocess
 import sys
 import time
@@ -51,9 +53,23 @@ def test_trace_of_a_file(tmp_path):
     assert "1 x 12 tokens, 2 heads, memory 3 x 4" in run.stdout
 
 
+def test_check_says_by_its_status_whether_all_claims_hold(tmp_path):
+    run = qdelta("check", "two-token cycle")
+    assert run.returncode == 1
+    assert re.search(r"G4 .*✓ holds", run.stdout)
+    assert re.search(r"G9 .*hypotheses not met", run.stdout)
+    generators.isotropic(T=2000, K=4, V=3, beta=0.05, lam=0.05, alpha=0.9).save(tmp_path / "calm.safetensors")
+    calm = qdelta("check", tmp_path / "calm.safetensors", "--json")
+    report = json.loads(calm.stdout)
+    assert report["ok"] == (calm.returncode == 0)
+    assert set(report["claims"]) == {f"G{i}" for i in range(1, 15)}
+    assert calm.returncode == 0, {name: claim["verdict"] for name, claim in report["claims"].items()}
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        (["check", "nothing"], "source is 'nothing', no file and no preset"),
         (["trace", "nothing"], "source is 'nothing', no file and no preset; the presets are trained, isotropic"),
         (["trace", "cone", "--lam", "7"], "lam has values in [7, 7]; expected values in [0, 2]."),
         (["trace", "cone", "-o", "no/such/folder.nc"], "expected a file in a folder that exists."),

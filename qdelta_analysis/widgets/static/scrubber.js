@@ -131,6 +131,7 @@ class Player {
     const token = this.memory ? this.token : this.model.get("token");
     this.memory = recording.tokens ? new Memory(recording) : null;
     this.go(token, false);
+    this.show(); // Not in the next frame: other widgets may be about to keep the page busy.
   }
 
   colour() {
@@ -190,13 +191,16 @@ class Player {
   frame(now) {
     this.request = 0;
     this.advance(now);
-    if (this.stale) {
-      this.stale = false;
-      const begin = performance.now();
-      if (this.memory) this.paint();
-      for (const view of this.views) view.draw(begin);
-    }
+    this.show();
     if (this.playing) this.wake();
+  }
+
+  show() {
+    if (!this.stale) return;
+    this.stale = false;
+    const begin = performance.now();
+    if (this.memory) this.paint();
+    for (const view of this.views) view.draw(begin);
   }
 
   /** Move on by the time since the last frame; a page that was hidden must not leap. */

@@ -1,0 +1,81 @@
+"""What a benchmark found: figures with their goals, as a table and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number, how many repeats it comes from and their range, and what it has to reach."""
+
+    name: str
+    value: float
+    unit: str
+    repeats: int | None = None
+    low: float | None = None
+    high: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Return "reached" or "missed", or nothing where there is no goal."""
+        if self.at_least is None and self.at_most is None:
+            return ""
+        reached = self.value >= self.at_least if self.at_least is not None else self.value <= (self.at_most or 0)
+        return "reached" if reached else "missed"
+
+    @property
+    def goal(self) -> str:
+        """Return the goal in words."""
+        if self.at_least is not None:
+            return f"at least {self.at_least:g}"
+        return "" if self.at_most is None else f"at most {self.at_most:g}"
+
+
+def timing(name: str, seconds: Sequence[float]) -> Figure:
+    """Return the median of these times with their range, in seconds or milliseconds."""
+    unit, factor = ("s", 1.0) if median(seconds) >= 1 else ("ms", 1e3)
+    low, middle, high = (factor * f(seconds) for f in (min, median, max))
+    return Figure(name, middle, unit, len(seconds), low, high)
+
+
+def table(title: str, machine: dict[str, Any], figures: Sequence[Figure]) -> str:
+    """Return the figures as aligned text under what they were measured on."""
+    rows = [("figure", "median", "unit", "range", "repeats", "goal", "")]
+    for f in figures:
+        span = "" if f.low is None or f.high is None else f"{_short(f.low)} .. {_short(f.high)}"
+        repeats = "" if f.repeats is None else str(f.repeats)
+        rows.append((f.name, _short(f.value), f.unit, span, repeats, f.goal, f.verdict))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines.insert(1, "-" * max(map(len, lines)))
+    where = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in machine.items())
+    return "\n".join(["", title, where, "", *lines])
+
+
+def write(name: str, title: str, machine: dict[str, Any], figures: Sequence[Figure]) -> None:
+    """Write results/<name>.json."""
+    RESULTS.mkdir(exist_ok=True)
+    found = [
+        {key: _rounded(x) for key, x in asdict(f).items() if x is not None} | ({"verdict": f.verdict} if f.goal else {})
+        for f in figures
+    ]
+    text = json.dumps({"benchmark": name, "title": title, "machine": machine, "figures": found}, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def _short(x: float) -> str:
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+
+
+def _rounded(x: Any) -> Any:
+    return float(f"{x:.5g}") if isinstance(x, float) else x

@@ -1,0 +1,241 @@
+"""A few stretches of tokens followed one by one in float64: what the closed forms and the chunk form are held to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qdelta_kernels import chunk_qdelta_rule
+
+from ..inputs import QDeltaInputs
+
+# The chunks of the trace, which the stretches coincide with.
+CHUNK = 64
+# How many elements of states all steps together may touch, and how many stretches there are at most.
+_WORK, _MOST = 1 << 24, 8
+_ROUNDING = 1e-13
+_ODD_CHUNK = 23
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """n stretches of L tokens each, every head; float64 unless said otherwise."""
+
+    batch: Tensor  # [n]
+    token: Tensor  # [n, L]
+    error: Tensor  # [n, L, H]: ||eps||, eps = v - alpha S_{t-1} x, from the state itself
+    left: Tensor  # [n, L, H]: ||e||, e = v - S_t x, from the state itself
+    residual: Tensor  # [n, L, H]: ||e - (1 - beta a) eps||
+    size: Tensor  # [n, L, H]: ||v|| + (1 + beta ||x|| ||k||) ||x|| max ||S||: what rounding here is relative to
+    state_norm: Tensor  # [n, L, H]: ||S_t||_F
+    largest: Tensor  # [n, L, H]: the largest ||S||_F from the stretch's start on, ||v|| at least
+    compensated: Tensor  # [n, L, H]: ||S_t||_F under norm-compensated decay
+    compensated_bound: Tensor  # [n, L, H]: alpha ||S_{t-1}||_F + beta ||v|| ||k|| for it
+    growth: dict[int, Tensor]  # length -> [n, H]: ||A_1 ... A_length|| of the stretch's first steps
+    chunk_error: Tensor  # [n, L, H]: chunk form against this loop in float64, relative to `chunk_size`
+    trace_error: Tensor  # [n, L, H]: the trace, in the inputs' dtype, against this loop, relative to `chunk_size`
+    chunk_size: Tensor  # [n, L, H]: what rounding in the chunk form is relative to
+    inverse: Tensor  # [n, L, H]: over j < i, the largest |T_ij| / bound by the norms of the steps between
+    inverse_largest: Tensor  # [n, L, H]: over j < i, the largest |T_ij|
+    inverse_unit: Tensor  # [n, L, H]: over j < i, the largest |T_ij| / ((1 + L) (1 + L^2)^((i - j - 1) / 2))
+
+
+def pick_stretches(inputs: QDeltaInputs, norm: Tensor, seed: int) -> tuple[list[int], list[int], int]:
+    """Choose sequences, starts and the length: the first chunk, the most expanding step's, the last, and others.
+
+    They start where the trace's chunks do: what enters is then what the trace itself went on from.
+    """
+    x = inputs
+    length = min(x.T, CHUNK)
+    most = max(2, min(_MOST, _WORK // (length * x.H * x.K * max(x.K, x.V))))
+    last = (x.T - length) // CHUNK
+    draw = torch.Generator().manual_seed(seed)
+    b, t = divmod(int(norm.amax(-1).argmax()), x.T)
+    random = torch.stack([torch.randint(n, (most,), generator=draw) for n in (x.B, last + 1)], dim=1)
+    wanted = [(0, 0), (b, min(t // CHUNK, last)), (x.B - 1, last), *map(tuple, random.tolist())]
+    chosen = list(dict.fromkeys(wanted))[:most]
+    return [b for b, _ in chosen], [chunk * CHUNK for _, chunk in chosen], length
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """The stretches' tokens, [n, L, H, .] in float64, and the state that enters, [n, H, K, V]."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+    lam: Tensor
+    norm: Tensor  # s+
+    state: Tensor
+
+    @property
+    def x(self) -> Tensor:
+        return self.k + self.lam[..., None] * self.q
+
+
+def follow_stretches(
+    inputs: QDeltaInputs, batch: Tensor, token: Tensor, state: Tensor, norm: Tensor, trace: dict[str, Tensor]
+) -> Stretches:
+    """Follow stretches through the recurrence, and compare: with the chunk form, with the trace, with bounds.
+
+    batch [n] and token [n, L] say where; state [n, H, K, V] enters; norm, s+, and the trace's errors and state
+    norm are [B, T, H].
+    """
+    cut = lambda x: x[batch[:, None], token].double()
+    groups = inputs.H // inputs.q.shape[2]
+    q, k = (cut(x).repeat_interleave(groups, dim=2) for x in (inputs.q, inputs.k))
+    g, beta, lam = (cut(x) for x in (inputs.g, inputs.beta, inputs.lam))
+    tokens = _Tokens(q, k, cut(inputs.v), g, beta, lam, cut(norm), state)
+    found = _follow(tokens)
+    inverse, amplified = _inverse(tokens)
+    before = (token[:, :1] - torch.arange(1, CHUNK + 1)).clamp(min=0)
+    earlier = trace["state_norm"][batch[:, None], before].double()
+    size = _chunk_size(tokens, found, earlier.where(earlier.isfinite(), 0).amax(1), amplified)
+    compared = _compare(tokens, found, {name: cut(x) for name, x in trace.items()}, size)
+    bounds = _compensated(tokens) | inverse
+    return Stretches(batch=batch, token=token, **found.kept(), **compared, **bounds, growth=_growth(tokens))
+
+
+@dataclass(frozen=True)
+class _Followed:
+    error: Tensor
+    left: Tensor
+    residual: Tensor
+    size: Tensor
+    state_norm: Tensor
+    largest: Tensor
+    o: Tensor  # [n, L, H, V]
+
+    def kept(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "o"}
+
+
+def _follow(tokens: _Tokens) -> _Followed:
+    """S_t = alpha S_{t-1} + beta (v - alpha S_{t-1} x) k^T, and the errors from S itself."""
+    x, alpha = tokens.x, tokens.g.exp()
+    factor = 1 - tokens.beta * torch.linalg.vecdot(x, tokens.k)
+    S = tokens.state.mT.clone()
+    entering = S.norm(dim=(-2, -1))
+    columns: list[tuple[Tensor, ...]] = []
+    for t in range(x.shape[1]):
+        S, eps = _step(S, x[:, t], tokens.k[:, t], tokens.v[:, t], alpha[:, t], tokens.beta[:, t])
+        reads = S @ torch.stack([x[:, t], tokens.q[:, t]], dim=-1)
+        e = tokens.v[:, t] - reads[..., 0]
+        off = e - factor[:, t, :, None] * eps
+        columns.append((eps.norm(dim=-1), e.norm(dim=-1), off.norm(dim=-1), S.norm(dim=(-2, -1)), reads[..., 1]))
+    error, left, residual, norm, o = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+    v = tokens.v.norm(dim=-1)
+    largest = torch.cat([entering[:, None], torch.maximum(norm, v)], dim=1).cummax(dim=1).values[:, 1:]
+    lengths = x.norm(dim=-1)
+    size = v + (1 + tokens.beta * lengths * tokens.k.norm(dim=-1)) * lengths * largest
+    return _Followed(error, left, residual, size, norm, largest, o)
+
+
+def _step(S: Tensor, x: Tensor, k: Tensor, v: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    """One token: the state [n, H, V, K] after it, and eps = v - alpha S x [n, H, V]."""
+    S = alpha[..., None, None] * S
+    eps = v - (S @ x[..., None])[..., 0]
+    return S + (beta[..., None] * eps)[..., None] * k[..., None, :], eps
+
+
+def _chunk_size(tokens: _Tokens, found: _Followed, earlier: Tensor, amplified: Tensor) -> Tensor:
+    """What rounding errors of the chunk form are relative to: ||v|| + (||k|| + lam ||q||) ||S||, and what sums make of it.
+
+    It reads the memory at k and at q, which may cancel in x. And the memory may since have shrunk: a chunk's
+    errors are those of the largest state in it and in the one before.
+    """
+    running = lambda y: y.cummax(dim=1).values
+    q, k, v = (y.norm(dim=-1) for y in (tokens.q, tokens.k, tokens.v))
+    memory = torch.maximum(found.largest, earlier[:, None])
+    return running(amplified) * (running(v) + running(k + tokens.lam * q) * memory)
+
+
+def _compare(tokens: _Tokens, found: _Followed, trace: dict[str, Tensor], size: Tensor) -> dict[str, Tensor]:
+    """Hold the chunk form, in float64 and with an odd chunk size, and the trace to the loop."""
+    t = tokens
+    o, _ = chunk_qdelta_rule(t.q, t.k, t.v, t.g, t.beta, t.lam, scale=1.0, initial_state=t.state, chunk_size=_ODD_CHUNK)
+    relative = lambda y, to: y.abs() / torch.where(to > 0, to, 1)
+    # The trace follows ||S||^2, so that is where its rounding errors are.
+    off = [
+        relative(trace["error_before"] - found.error, size),
+        relative(trace["error_after"] - found.left, size),
+        relative(trace["state_norm"].square() - found.state_norm.square(), size.square()),
+    ]
+    # Where the memory has left the range of a dtype there is nothing to compare.
+    finite = lambda y: y.where(y.isfinite(), torch.nan)
+    read = size * tokens.q.norm(dim=-1).clamp(min=1)
+    return {
+        "chunk_error": finite(relative((o - found.o).norm(dim=-1), read)),
+        "trace_error": finite(torch.stack(off).amax(0)),
+        "chunk_size": size,
+    }
+
+
+def _growth(tokens: _Tokens) -> dict[int, Tensor]:
+    """||A_1 ... A_m|| for two lengths m: the product by the recurrence itself, with S_0 = I and nothing written."""
+    n, L, H, K = tokens.k.shape
+    alpha, x = tokens.g.exp(), tokens.x
+    P = torch.eye(K, dtype=torch.float64).expand(n, H, K, K)
+    nothing = torch.zeros(n, H, K, dtype=torch.float64)
+    found = {}
+    for t in range(L):
+        P, _ = _step(P, x[:, t], tokens.k[:, t], nothing, alpha[:, t], tokens.beta[:, t])
+        if t + 1 in (2, L):
+            ok = P.isfinite().all(-1).all(-1)
+            norm = torch.linalg.matrix_norm(P.where(ok[..., None, None], 0), ord=2)
+            found[t + 1] = norm.where(ok, torch.nan)
+    return found
+
+
+def _compensated(tokens: _Tokens) -> dict[str, Tensor]:
+    """The memory when alpha' = alpha / s+ pays for each step's expansion."""
+    alpha, x = tokens.g.exp(), tokens.x
+    paid = alpha / tokens.norm.where(tokens.norm > 0, 1)
+    S = tokens.state.mT.clone()
+    written = tokens.beta * tokens.v.norm(dim=-1) * tokens.k.norm(dim=-1)
+    norms, bounds = [], []
+    for t in range(x.shape[1]):
+        bounds.append(alpha[:, t] * S.norm(dim=(-2, -1)) + written[:, t])
+        S, _ = _step(S, x[:, t], tokens.k[:, t], tokens.v[:, t], paid[:, t], tokens.beta[:, t])
+        norms.append(S.norm(dim=(-2, -1)))
+    return {"compensated": torch.stack(norms, dim=1), "compensated_bound": torch.stack(bounds, dim=1)}
+
+
+def _inverse(tokens: _Tokens) -> tuple[dict[str, Tensor], Tensor]:
+    """T = (I + L)^-1 of each stretch, and |T_ij| <= beta_i alpha_i ||k_j|| ||x_i|| prod ||A_m||, j < m < i.
+
+    Besides: by how much the two sums of the chunk form, over T and over the products x.k, can amplify, [n, L, H].
+    """
+    L = tokens.k.shape[1]
+    heads = lambda x: x.transpose(1, 2)  # [n, L, H, .] -> [n, H, L, .]
+    x, k, q = (heads(y) for y in (tokens.x, tokens.k, tokens.q))
+    beta, lam, g = (heads(y) for y in (tokens.beta, tokens.lam, tokens.g))
+    G = g.cumsum(-1)
+    later = torch.ones(L, L, dtype=torch.bool).triu(0)
+    decay = (G[..., :, None] - G[..., None, :]).masked_fill(later, -torch.inf).exp()
+    strict = beta[..., None] * decay * (x @ k.mT)
+    T = torch.linalg.solve_triangular(strict, torch.eye(L, dtype=x.dtype), upper=False, unitriangular=True).abs()
+    # A step of norm 0 (one dimension, beta a = 1) has no logarithm; a tiny norm instead only raises the bound.
+    steps = (g + heads(tokens.norm).clamp(min=1e-300).log()).cumsum(-1)
+    before = torch.cat([torch.zeros_like(steps[..., :1]), steps[..., :-1]], dim=-1)
+    first = (beta * x.norm(dim=-1)).log() + g
+    bound = first[..., :, None] + before[..., :, None] - steps[..., None, :] + k.norm(dim=-1).log()[..., None, :]
+    # The stretch's own L, so that the closed bound is as sharp as it can be.
+    top = lam.amax(-1)[..., None, None]
+    age = torch.arange(L)[:, None] - torch.arange(L) - 1
+    closed = (1 + top).log() + age / 2 * (1 + top.square()).log()
+    # What rounding left in the solution is not held to a bound that may be far smaller.
+    sure = (T - _ROUNDING * T.amax(-1).cummax(-1).values[..., None]).clamp(min=0)
+    sure = sure.masked_fill(later, 0)
+    over = lambda limit: torch.where(sure > 0, sure.log() - limit, -torch.inf).amax(-1).exp()
+    read = decay * ((k @ k.mT).abs() + lam[..., None] * (q @ k.mT).abs())
+    amplified = (T.sum(-1).cummax(-1).values * (1 + read.sum(-1))).transpose(1, 2)
+    return {
+        "inverse": over(bound).transpose(1, 2),
+        "inverse_unit": over(closed).transpose(1, 2),
+        "inverse_largest": T.masked_fill(later, 0).amax(-1).transpose(1, 2),
+    }, amplified

@@ -1,0 +1,61 @@
+"""The story notebooks in a real browser: they run, their sliders move their figures, and nothing asks for a network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser
+
+from qdelta_analysis import Transition, generators, trace
+
+from . import driver
+
+pytestmark = pytest.mark.browser
+
+DATA = """(n) => [...document.querySelectorAll('.js-plotly-plot')][n].data.map(
+  (t) => Array.from(t.y._inputArray ?? t.y))"""
+
+
+def moved(page, label: str, key: str, figure: int) -> list:
+    """Press a key on the slider with this label; returns the figure's y arrays once they changed."""
+    before = page.evaluate(DATA, figure)
+    slider = page.locator(".widget-slider", has=page.locator(f".widget-label:text-is('{label}')")).first
+    slider.locator(".noUi-handle").focus()
+    page.keyboard.press(key)
+    page.wait_for_function(
+        f"([n, before]) => JSON.stringify(({DATA})(n)) !== before",
+        arg=[figure, page.evaluate("JSON.stringify", before)],
+        timeout=20000,
+    )
+    page.wait_for_timeout(300)
+    return page.evaluate(DATA, figure)
+
+
+def test_transition_matrix(browser: Browser, lab: driver.Lab):
+    with driver.open_page(browser, viewport={"width": 1200, "height": 2000}) as page:
+        driver.open_and_run(page, lab, "01_transition_matrix.ipynb")
+        page.wait_for_selector(".js-plotly-plot .js-line", state="attached")
+        norm, radius, *_ = moved(page, "beta", "ArrowLeft", 0)
+        k, q = np.tile([1.0, 0.0], (201, 1)), np.tile([0.0, 1.0], (201, 1))
+        t = Transition(k, q, 0.99, np.linspace(0, 2, 201))
+        np.testing.assert_allclose(norm, t.operator_norm(), atol=1e-9)
+        np.testing.assert_allclose(radius, t.spectral_radius(), atol=1e-9)
+        driver.assert_clean(page)
+
+
+def test_contraction_and_tracking(browser: Browser, lab: driver.Lab):
+    with driver.open_page(browser, viewport={"width": 1200, "height": 2000}) as page:
+        driver.open_and_run(page, lab, "02_contraction_and_tracking.ipynb")
+        assert "proved" in page.inner_text("body")
+        assert "refuted" in page.inner_text("body")
+        driver.assert_clean(page)
+
+
+def test_memory_can_grow(browser: Browser, lab: driver.Lab):
+    with driver.open_page(browser, viewport={"width": 1200, "height": 4300}) as page:
+        driver.open_and_run(page, lab, "03_memory_can_grow.ipynb")
+        page.wait_for_selector(".js-plotly-plot .js-line", state="attached")
+        _, norm, *_ = moved(page, "lam", "ArrowLeft", 0)
+        cycle = generators.two_token_cycle(T=64, lam=0.95)
+        np.testing.assert_allclose(norm, trace(cycle, 0).state_norm[0, :, 0], rtol=1e-9)
+        driver.assert_clean(page)
