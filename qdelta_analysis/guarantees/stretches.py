@@ -143,7 +143,7 @@ def _step(S: Tensor, x: Tensor, k: Tensor, v: Tensor, alpha: Tensor, beta: Tenso
 
 
 def _chunk_size(tokens: _Tokens, found: _Followed, earlier: Tensor, amplified: Tensor) -> Tensor:
-    """What rounding errors of the chunk form are relative to: ||v|| + (||k|| + lam ||q||) ||S||, and what sums make of it.
+    """What rounding errors of the chunk form are relative to: ||v|| + (||k|| + lam ||q||) ||S||, with what sums add.
 
     It reads the memory at k and at q, which may cancel in x. And the memory may since have shrunk: a chunk's
     errors are those of the largest state in it and in the one before.
