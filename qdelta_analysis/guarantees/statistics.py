@@ -74,7 +74,9 @@ class TokenSample:
         random = torch.randn(self.k.shape[1], d, _DIRECTIONS, dtype=torch.float64, generator=draw)
         random = random / random.norm(dim=-2, keepdim=True)
         s = torch.cat([_extreme_directions(first.second_moment), random], dim=-1)
-        return _z(second.moved(s) - second.claimed[..., None]).amax(-1)
+        # Lengths that are off by delta move ||s A||^2 by no more than this, all in one direction.
+        off = torch.stack([(u.norm(dim=-1) - 1).abs() for u in (second.q, second.k)]).amax((0, 1))
+        return _z(second.moved(s) - second.claimed[..., None], 1e-9 + 10 * off[:, None]).amax(-1)
 
     @cached_property
     def claimed(self) -> Tensor:
@@ -153,12 +155,12 @@ def draw_tokens(inputs: QDeltaInputs, seed: int) -> TokenSample:
     return TokenSample(q, k, beta, lam, g.exp(), pair[followed], shuffled[followed])
 
 
-def _z(x: Tensor) -> Tensor:
-    """|mean| over its standard error along the first axis; 0 for a mean of exactly nothing."""
+def _z(x: Tensor, floor: Tensor | float = 1e-9) -> Tensor:
+    """|mean| over its standard error along the first axis, to which the floor is added: what rounding may do."""
     if len(x) < 2:
         return torch.full(x.shape[1:], torch.nan, dtype=x.dtype)
     error = x.std(0) / len(x) ** 0.5
-    return x.mean(0).abs() / (error + 1e-9)
+    return x.mean(0).abs() / (error + floor)
 
 
 def _moment(a: Tensor, b: Tensor) -> Tensor:

@@ -128,7 +128,7 @@ def value_ranges(view: View, token: int) -> dict[str, list[float]]:
         memory = [0.0, _above(norm.max())]
     return {
         SIGMA: [0.0, _above(view.singular_values(token)[0])],
-        "errors": [0.0, _above(view.error_before.max())],
+        "errors": [0.0, _above(1.25 * view.error_before.max())],  # with room for the legend
         "state_norm": memory,
         "beta_alignment": [min(0.0, float(np.floor(alignment.min()))), max(2.0, float(np.ceil(alignment.max())))],
     }
