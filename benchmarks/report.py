@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+# Cores that other processes may take before a figure is no longer to be trusted.
+_DISTURBING = 0.2
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -24,6 +26,7 @@ class Figure:
     high: float | None = None
     at_least: float | None = None
     at_most: float | None = None
+    disturbed: bool = False
 
     @property
     def verdict(self) -> str:
@@ -31,7 +34,7 @@ class Figure:
         if self.at_least is None and self.at_most is None:
             return ""
         reached = self.value >= self.at_least if self.at_least is not None else self.value <= (self.at_most or 0)
-        return "reached" if reached else "missed"
+        return ("reached" if reached else "missed") + (", but disturbed" if self.disturbed else "")
 
     @property
     def goal(self) -> str:
@@ -48,9 +51,15 @@ def timing(name: str, seconds: Sequence[float]) -> Figure:
     return Figure(name, middle, unit, len(seconds), low, high)
 
 
+def among_others(figures: Sequence[Figure], cores: float, what: str) -> list[Figure]:
+    """Add how many cores other processes took in the worst round that counts, and mark the figures if too many."""
+    row = Figure(f"cores taken by other processes during {what}, at most", max(cores, 0.0), "")
+    return [*(replace(figure, disturbed=cores > _DISTURBING) for figure in figures), row]
+
+
 def table(title: str, machine: dict[str, Any], figures: Sequence[Figure]) -> str:
     """Return the figures as aligned text under what they were measured on."""
-    rows = [("figure", "median", "unit", "range", "repeats", "goal", "")]
+    rows = [("figure", "value", "unit", "range", "repeats", "goal", "")]
     for f in figures:
         span = "" if f.low is None or f.high is None else f"{_short(f.low)} .. {_short(f.high)}"
         repeats = "" if f.repeats is None else str(f.repeats)
@@ -65,16 +74,16 @@ def table(title: str, machine: dict[str, Any], figures: Sequence[Figure]) -> str
 def write(name: str, title: str, machine: dict[str, Any], figures: Sequence[Figure]) -> None:
     """Write results/<name>.json."""
     RESULTS.mkdir(exist_ok=True)
-    found = [
-        {key: _rounded(x) for key, x in asdict(f).items() if x is not None} | ({"verdict": f.verdict} if f.goal else {})
-        for f in figures
-    ]
+    found = []
+    for f in figures:
+        row = {key: _rounded(x) for key, x in asdict(f).items() if x is not None and key != "disturbed"}
+        found.append(row | ({"verdict": f.verdict} if f.goal else {}))
     text = json.dumps({"benchmark": name, "title": title, "machine": machine, "figures": found}, indent=2)
     (RESULTS / f"{name}.json").write_text(text + "\n")
 
 
 def _short(x: float) -> str:
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.2f}" if abs(x) < 0.01 else f"{x:.3g}"
 
 
 def _rounded(x: Any) -> Any:

@@ -8,8 +8,8 @@ from torch.nn.functional import logsigmoid, normalize
 from qdelta_analysis import QDeltaInputs, trace
 from qdelta_kernels import chunk_qdelta_rule
 
-from .report import Figure, timing
-from .timing import interleaved, ratio
+from .report import Figure, among_others, timing
+from .timing import interleaved
 
 TITLE = "trace() in float32, B = 1, H = 8, K = V = 128 (T = 16384 unless --quick)"
 SNAPSHOTS = 64
@@ -29,15 +29,16 @@ def measure(quick: bool = False) -> list[Figure]:
         },
         repeats,
     )
-    return [
-        timing("chunk_qdelta_rule", times["forward"]),
-        timing("trace(snapshots=0)", times["bare"]),
-        timing("trace()", times["usual"]),
-        timing(f"trace(snapshots={SNAPSHOTS})", times["full"]),
-        Figure("trace(snapshots=0) / forward", ratio(times, "bare", "forward"), "x"),
-        Figure("trace() / forward", ratio(times, "usual", "forward"), "x", at_most=2.0),
-        Figure(f"trace(snapshots={SNAPSHOTS}) / forward", ratio(times, "full", "forward"), "x", at_most=2.0),
+    figures = [
+        timing("chunk_qdelta_rule", times.seconds["forward"]),
+        timing("trace(snapshots=0)", times.seconds["bare"]),
+        timing("trace()", times.seconds["usual"]),
+        timing(f"trace(snapshots={SNAPSHOTS})", times.seconds["full"]),
+        Figure("trace(snapshots=0) / forward", times.ratio("bare", "forward"), "x"),
+        Figure("trace() / forward", times.ratio("usual", "forward"), "x", at_most=2.0),
+        Figure(f"trace(snapshots={SNAPSHOTS}) / forward", times.ratio("full", "forward"), "x", at_most=2.0),
     ]
+    return among_others(figures, times.others, "this")
 
 
 def _inputs(T: int) -> QDeltaInputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 
 import torch
@@ -9,12 +10,12 @@ from torch.nn.functional import normalize
 
 from qdelta_analysis import Transition
 
-from .report import Figure, timing
-from .timing import interleaved, once
+from .report import Figure, among_others, timing
+from .timing import interleaved
 
 TITLE = "spectra and norms of 1,000,000 transitions, d = 128, float32 (fewer with --quick)"
 D = 128
-REPEATS = 3
+REPEATS = 5
 
 
 def measure(quick: bool = False) -> list[Figure]:
@@ -28,34 +29,33 @@ def measure(quick: bool = False) -> list[Figure]:
     few = Transition(k[:sample], q[:sample], beta[:sample], lam[:sample], alpha[:sample])
     _check(few)
     dense = few.matrix()
-    slow = interleaved(
-        {"eigvals": lambda: torch.linalg.eigvals(dense), "svdvals": lambda: torch.linalg.svdvals(dense)}, REPEATS
-    )
 
-    def seconds(*methods: str) -> list[float]:
-        def compute() -> None:
-            t = Transition(k, q, beta, lam, alpha)
-            for method in methods:
-                getattr(t, method)()  # dropped at once: all the values are as large as k
-
-        return [once(compute) for _ in range(REPEATS)]
+    def compute(*methods: str) -> None:
+        t = Transition(k, q, beta, lam, alpha)
+        for method in methods:
+            getattr(t, method)()  # dropped at once: all the values are as large as k
 
     closed = {
-        "spectral_radius() + operator_norm()": seconds("spectral_radius", "operator_norm"),
-        "eigenvalues() + operator_norm()": seconds("eigenvalues", "operator_norm"),
-        "eigenvalues() + singular_values()": seconds("eigenvalues", "singular_values"),
+        f"{first}() + {second}()": partial(compute, first, second)
+        for first, second in (
+            ("spectral_radius", "operator_norm"),
+            ("eigenvalues", "operator_norm"),
+            ("eigenvalues", "singular_values"),
+        )
     }
-    dense_seconds = count * (median(slow["eigvals"]) + median(slow["svdvals"])) / sample
-    return [
-        *(timing(f"{name}, {count:,} transitions", times) for name, times in closed.items()),
-        timing(f"torch.linalg.eigvals, {sample} matrices", slow["eigvals"]),
-        timing(f"torch.linalg.svdvals, {sample} matrices", slow["svdvals"]),
-        Figure(f"eigvals + svdvals, scaled to {count:,} matrices", dense_seconds, "s"),
+    numeric = {name: partial(getattr(torch.linalg, name), dense) for name in ("eigvals", "svdvals")}
+    times = interleaved(closed | numeric, REPEATS)
+    numeric_seconds = count / sample * sum(median(times.seconds[name]) for name in numeric)
+    figures = [
+        *(timing(f"{name}, {count:,} transitions", times.seconds[name]) for name in closed),
+        *(timing(f"torch.linalg.{name}, {sample} matrices", times.seconds[name]) for name in numeric),
+        Figure(f"eigvals + svdvals, scaled to {count:,} matrices", numeric_seconds, "s"),
         *(
-            Figure(f"eigvals + svdvals / {name}", dense_seconds / median(times), "x", at_least=1000)
-            for name, times in closed.items()
+            Figure(f"eigvals + svdvals / {name}", numeric_seconds / median(times.seconds[name]), "x", at_least=1000)
+            for name in closed
         ),
     ]
+    return among_others(figures, times.others, "this")
 
 
 def _gates(count: int) -> tuple[torch.Tensor, ...]:

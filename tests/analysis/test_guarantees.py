@@ -298,6 +298,12 @@ DEGENERATE = {
     "zero values": dataclasses.replace(inputs(T=40), v=torch.zeros(1, 40, 2, 6).double(), initial_state=None),
     "x = 0": generators.cone(cos=-1.0, beta=1.0, lam=1.0),
     "decay to nothing": dataclasses.replace(inputs(T=40), g=torch.full((1, 40, 2), -2000.0).double()),
+    "x of rounding alone": generators.cone(T=128, K=2, cos=-1.0, beta=1.0, lam=1.0).to(torch.float64),
+    "reflections": generators.cone(T=900, K=2, V=1, cos=1.0, beta=1.0, lam=1.0),
+    "memory erased at once": dataclasses.replace(
+        inputs(T=150, K=1, HV=4), initial_state=torch.full((1, 4, 1, 6), 1e6).double()
+    ).to(torch.float32),
+    "few repeated keys": generators.repeated_keys(T=547, K=2, V=3, H=3, beta=0.199, lam=0.947, alpha=0.5, seed=911268),
     "past float64": generators.two_token_cycle(T=4096, K=3, V=2),
     "past float32": generators.two_token_cycle(T=400, K=3, V=2).to(torch.float32),
     "bfloat16": inputs(T=100).to(torch.bfloat16),
