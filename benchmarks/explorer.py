@@ -6,7 +6,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import quantiles
@@ -19,7 +18,7 @@ from qdelta_analysis.statements import statements
 from qdelta_analysis.view import Gate, Settings, view
 from tests.browser import driver
 
-from .report import Figure, among_others, timing
+from .report import Figure, among_others, spread
 from .timing import calmest
 
 TITLE = "notebooks/00_explorer.ipynb in headless Chromium, T = 1024, K = V = 32, all panels live"
@@ -41,15 +40,14 @@ def measure(quick: bool = False) -> list[Figure]:
         dragged, dragging = calmest(lambda: _frames(page, lambda: _drag(page, seconds)), 1, spare)
         driver.assert_clean(page)
     presses = [press for walk in found for press in walk]
-    shown = {
-        name: timing(f"key to {what} on screen", [press[name] / 1e3 for press in presses])
-        for name, what in {**PANELS, "all": "all of these"}.items()
-    }
-    p95 = quantiles((press["all"] for press in presses), n=20)[-1]
+    every = [press["all"] for press in presses]
     pressed = [
-        *(shown[name] for name in PANELS),
-        replace(shown["all"], at_most=100),
-        Figure(f"{shown['all'].name}, 95th percentile", p95, "ms", len(presses), at_most=200),
+        *(
+            spread(f"key to {what} on screen", [press[name] for press in presses], "ms")
+            for name, what in PANELS.items()
+        ),
+        spread("key to all of these on screen", every, "ms", at_most=100),
+        Figure("key to all of these, 95th percentile", quantiles(every, n=20)[-1], "ms", len(every), at_most=200),
     ]
     return [
         *among_others(pressed, pressing, "the presses"),

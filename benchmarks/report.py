@@ -47,8 +47,12 @@ class Figure:
 def timing(name: str, seconds: Sequence[float]) -> Figure:
     """Return the median of these times with their range, in seconds or milliseconds."""
     unit, factor = ("s", 1.0) if median(seconds) >= 1 else ("ms", 1e3)
-    low, middle, high = (factor * f(seconds) for f in (min, median, max))
-    return Figure(name, middle, unit, len(seconds), low, high)
+    return spread(name, [factor * x for x in seconds], unit)
+
+
+def spread(name: str, values: Sequence[float], unit: str, at_most: float | None = None) -> Figure:
+    """Return the median of these values with their range."""
+    return Figure(name, median(values), unit, len(values), min(values), max(values), at_most=at_most)
 
 
 def among_others(figures: Sequence[Figure], cores: float, what: str) -> list[Figure]:
