@@ -2,6 +2,7 @@ from . import certify as certify
 from . import data as data
 from . import generators as generators
 from . import guarantees as guarantees
+from . import influence as influence
 from . import plots as plots
 from . import products as products
 from . import symbolic as symbolic
