@@ -13,6 +13,7 @@ from torch import Tensor
 from qdelta_kernels import Diagnostics, chunk_qdelta_diagnostics
 
 from ..inputs import QDeltaInputs
+from ..threads import all_threads
 from ..transition import Transition
 from .samples import Samples, draw_samples
 from .statistics import TokenSample, draw_tokens
@@ -186,7 +187,8 @@ class Facts:
         """The one pass over the memory; the updates [B, T, H, V] are let go as soon as the drift is known."""
         batch, start, length = self._picked
         at = sorted({s - 1 for s in start if s > 0})
-        found = chunk_qdelta_diagnostics(**self.inputs.arguments(), at=at, keep_updates=True, chunk_size=CHUNK)
+        with all_threads():
+            found = chunk_qdelta_diagnostics(**self.inputs.arguments(), at=at, keep_updates=True, chunk_size=CHUNK)
         assert found.updates is not None
         trace = Trace(found.error_before, found.error_after, found.state_norm, self._drift(found.updates))
         states = [self._state(found, b, s, at) for b, s in zip(batch, start, strict=True)]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..inputs import QDeltaInputs
+from ..threads import one_thread
 from .facts import Facts, Worst
 
 Verdict = Literal["holds", "hypotheses not met", "violated"]
@@ -136,6 +137,7 @@ class Guarantee:
 
         return prove(self.id)
 
+    @one_thread()
     def check(self, inputs: QDeltaInputs | Facts) -> Check:
         """Test the claim on inputs, or on facts about them that several checks share."""
         facts = inputs if isinstance(inputs, Facts) else Facts(inputs)
