@@ -5,6 +5,7 @@ from . import guarantees as guarantees
 from . import influence as influence
 from . import plots as plots
 from . import products as products
+from . import recall as recall
 from . import symbolic as symbolic
 from .data import load_trained as load_trained
 from .inputs import QDeltaInputs as QDeltaInputs
