@@ -143,11 +143,19 @@ def _box(facts: Facts) -> Measured:
 
 
 def _envelope(facts: Facts) -> Measured:
-    envelope, alpha = (1 + facts.gates.lam.square()).sqrt(), facts.gates.alpha
-    margin = alpha * (envelope - facts.geometry.norm)
-    excess = facts.geometry.norm.clamp(min=1) / envelope
+    beta, lam, alpha, norm = facts.gates.beta, facts.gates.lam, facts.gates.alpha, facts.geometry.norm
+    envelope = (1 + lam.square()).sqrt()
+    # Beyond beta = 1, where the claim says nothing, the sharper bound has no finite value at 2.
+    sharp = (1 + lam.square() * beta / (2 - beta).clamp(min=torch.finfo(beta.dtype).tiny)).sqrt()
+    excess = norm.clamp(min=1) / envelope
     return Measured(
-        (Finding("||A|| <= alpha sqrt(1 + lam^2)", closest(facts, margin, facts.unit_slack)),),
+        (
+            Finding("||A|| <= alpha sqrt(1 + lam^2)", closest(facts, alpha * (envelope - norm), facts.unit_slack)),
+            Finding(
+                "||A|| <= alpha sqrt(1 + lam^2 beta / (2 - beta))",
+                closest(facts, alpha * (sharp - norm), facts.unit_slack),
+            ),
+        ),
         f"||A|| reaches {float(excess.max()):.1%} of its envelope, which reaches {float((alpha * envelope).max()):.4g}",
         {"largest_envelope": facts.highest(alpha * envelope), "largest_share": facts.highest(excess)},
     )
@@ -225,8 +233,10 @@ G6 = Guarantee(
 G7 = Guarantee(
     id="G7",
     title="Norm envelope",
-    statement=r"\|q\|=\|k\|=1,\ \beta\in[0,1]\ \Rightarrow\ \|A\|\le\alpha\sqrt{1+\lambda^2}",
-    words="with unit q, k and beta in [0, 1] a step expands no memory by more than alpha sqrt(1 + lam^2)",
+    statement=r"\|q\|=\|k\|=1,\ \beta\in[0,1]\ \Rightarrow\ "
+    r"\|A\|\le\alpha\sqrt{1+\tfrac{\beta\lambda^2}{2-\beta}}\le\alpha\sqrt{1+\lambda^2}",
+    words="with unit q, k and beta in [0, 1] a step expands no memory by more than alpha sqrt(1 + lam^2), "
+    "and no angle makes it more than alpha sqrt(1 + lam^2 beta / (2 - beta))",
     unit="||A||",
     source=OURS,
     hypotheses=(UNIT, BETA),

@@ -36,7 +36,7 @@ def worst_growth(beta: Number, lam: Number, alpha: Number = 1.0) -> Number:
     the tokens F q, F k, and (F A F) A v = s^2 v. At beta = 1 it is alpha sqrt(1 + lam^2).
 
     beta and lam lie in [0, 2], alpha is not negative. Raises ValueError outside.
-    Source: this project's theory (claims G3, G7 and G8), here for every beta.
+    Source: this project's theory (claims G3, G7 and G8); proved by `symbolic.joint_spectral_radius_of_a_box`.
     """
     beta, lam = require_all("beta", beta, 0, 2), require_all("lam", lam, 0, 2)
     alpha = require_all("alpha", alpha, 0, math.inf)

@@ -3,6 +3,7 @@
     prove("G3")               the Proof, or ProofError
     prove_all()               all of them, by claim
     released_difference()     what the released kernels' form changes
+    joint_spectral_radius_of_a_box()    JSR = max ||A||, for every box of gates
 
 A Proof displays itself as mathematics in a notebook; `to_latex()` is the same for a paper.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from . import averages, chunks, envelope, memory, mixed_error, released, spectrum
+from . import any_box, averages, chunks, envelope, memory, mixed_error, released, spectrum
 from .bridges import eigenvalues_function, norm_envelope_function, operator_norm_function
 from .proof import Derivation, Fact, Proof, ProofError, Step, check
 
@@ -25,6 +26,7 @@ __all__ = [
     "Step",
     "check",
     "eigenvalues_function",
+    "joint_spectral_radius_of_a_box",
     "norm_envelope_function",
     "operator_norm_function",
     "prove",
@@ -65,6 +67,19 @@ def prove(claim: str) -> Proof:
 def prove_all() -> dict[str, Proof]:
     """Derive all claims, in their order."""
     return {claim: prove(claim) for claim in CLAIMS}
+
+
+@cache
+def joint_spectral_radius_of_a_box() -> Proof:
+    """Derive JSR = max ||A|| for unit q, k and any box of gates, beta and lam up to 2: beside claim G8.
+
+        JSR = alpha sqrt(1 + lam^2 beta / (2 - beta))    where lam (beta - 1) < 2 - beta
+        JSR = alpha (beta (1 + lam) - 1)                 elsewhere
+
+    at the largest alpha, beta, lam. A reflection carries the token of the largest norm into its partner in a cycle of
+    two. Raises ProofError as `prove` does.
+    """
+    return any_box.joint_spectral_radius_of_a_box()
 
 
 @cache

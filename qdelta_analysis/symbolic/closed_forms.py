@@ -69,6 +69,21 @@ def norm_envelope(alpha: Number, lam: Number) -> sp.Expr:
     return sp.sympify(alpha) * sp.sqrt(1 + lam**2)
 
 
+def largest_norm(alpha: Number, beta: Number, lam: Number) -> sp.Expr:
+    """Return alpha sqrt(1 + lam^2 beta / (2 - beta)), the largest ||A|| over unit q, k at the worst angle: claim G7."""
+    return sp.sympify(alpha) * sp.sqrt(1 + lam**2 * beta / (2 - beta))
+
+
+def worst_cosine(beta: Number, lam: Number) -> sp.Expr:
+    """Return lam (beta - 1) / (2 - beta), the cosine of the worst angle, where it is one: claim G7."""
+    return sp.sympify(lam * (beta - 1) / (2 - beta))
+
+
+def aligned_norm(alpha: Number, beta: Number, lam: Number) -> sp.Expr:
+    """Return alpha (beta (1 + lam) - 1), the largest ||A|| where that cosine would exceed 1: q = k. Claim G8."""
+    return sp.sympify(alpha * (beta * (1 + lam) - 1))
+
+
 def cycle_tokens(L: Number) -> tuple[tuple[MatrixBase, MatrixBase], tuple[MatrixBase, MatrixBase]]:
     """Return (k, q) of the two tokens of the cycle in the plane: claim G8."""
     r = sp.sqrt(1 + L**2)

@@ -11,77 +11,106 @@ from .spectrum import TRANSITION, characteristic
 
 
 def norm_envelope() -> Proof:
-    """||A|| <= alpha sqrt(1 + lam^2), a bound that is reached (claim G7)."""
-    envelope = closed_forms.norm_envelope(1, lam)
+    """||A|| <= alpha sqrt(1 + lam^2 beta / (2 - beta)) <= alpha sqrt(1 + lam^2), bounds that are reached (claim G7)."""
+    largest, envelope = closed_forms.largest_norm(1, beta, lam), closed_forms.norm_envelope(1, lam)
     p = Derivation(
         "G7",
         "Norm envelope",
-        rf"$\|A\| \le {tex(closed_forms.norm_envelope(alpha, lam))}$, with equality at $\beta = 1$, $q \perp k$; "
-        rf"{TRANSITION}.",
-        hypotheses=(UNIT, r"$\beta \in [0, 1]$", r"$\alpha > 0$", r"$\lambda \ge 0$"),
-        dimension="any d >= 2; the parallelogram law written out for d = 2, 3",
+        rf"$\|A\| \le {tex(closed_forms.largest_norm(alpha, beta, lam))}$ for every $\beta < 2$, with equality if "
+        rf"and only if $c = {tex(closed_forms.worst_cosine(beta, lam))}$ or $\beta \lambda = 0$. For $\beta \le 1$ "
+        rf"hence $\|A\| \le {tex(closed_forms.norm_envelope(alpha, lam))}$, with equality for "
+        rf"$\lambda > 0$ only at $\beta = 1$, $q \perp k$; {TRANSITION}.",
+        hypotheses=(UNIT + r", $c = k \cdot q$", r"$\beta \in [0, 2)$", r"$\alpha > 0$", r"$\lambda \ge 0$"),
+        dimension="any d >= 2; the two lengths written out for d = 2, 3",
     )
-    u, w = _chord(p)
-    _at_the_ends(p, u, w)
+    n, r = _lengths(p)
+    p.equal(
+        (beta * _square_n() + _square_r() / (2 - beta)) / 2,
+        largest**2,
+        r"Weighed like this the two squares no longer depend on the angle",
+        shown=r"\tfrac{1}{2} \left(\beta n^2 + \frac{r^2}{2 - \beta}\right)",
+    )
+    room, gap = p.room(2 - beta, positive=True), p.room((2 - beta) * n - r, real=True)
     p.nonnegative(
-        envelope - (1 - beta) - beta * envelope,
-        p.room(1 - beta) * lam**2 / (1 + envelope),
-        "And the chord between $1$ and that lies below its upper end",
+        (beta * n**2 + r**2 / (2 - beta)) / 2 - ((r + beta * n) / 2) ** 2,
+        beta * gap**2 / (4 * room),
+        "And $s_+^2 = (r + \\beta n)^2 / 4$ is never above that",
+        shown=rf"{tex(largest**2)} - s_+^2",
+    )
+    p.equal(
+        (2 - beta) ** 2 * _square_n() - _square_r(),
+        4 * lam * (2 - beta) * (c - closed_forms.worst_cosine(beta, lam)),
+        "And equal to it where $(2 - \\beta) n = r$, so where the squares agree, unless $\\beta = 0$",
+        shown=r"(2 - \beta)^2 n^2 - r^2",
+    )
+    _up_to_one(p, envelope)
+    return p.proof()
+
+
+def _square_n() -> sp.Expr:
+    """n^2 = ||x||^2 for unit vectors."""
+    return 1 + 2 * lam * c + lam**2
+
+
+def _square_r() -> sp.Expr:
+    """r^2 = ||2 k - beta x||^2 for unit vectors."""
+    return 4 - 4 * beta * closed_forms.unit_alignment(lam, c) + beta**2 * _square_n()
+
+
+def _lengths(p: Derivation) -> tuple[sp.Symbol, sp.Symbol]:
+    """State the two lengths whose half sum is s+; returns n = ||x|| and r = ||2 k - beta x||."""
+    n, r = sp.symbols("n r", nonnegative=True)
+    p.uses(
+        "G3",
+        r"s_+ = \|A\| / \alpha = \tfrac{1}{2} (r + \beta n), \quad r = \|2 k - \beta x\|,\ n = \|x\|",
+        "for unit $k$",
+    )
+    kk, kq, qq = sp.symbols(r"\|k\|^2 k\cdot{q} \|q\|^2")
+    squares = lambda kk, kq, qq: [
+        kk + 2 * lam * kq + lam**2 * qq,
+        4 * kk - 4 * beta * (kk + lam * kq) + beta**2 * (kk + 2 * lam * kq + lam**2 * qq),
+    ]
+    p.equal(
+        [y.subs({kk: 1, kq: c, qq: 1}) for y in squares(kk, kq, qq)],
+        [_square_n(), _square_r()],
+        "For unit vectors, by bilinearity",
+        shown=r"n^2,\ r^2",
+        shown_right=rf"{tex(_square_n())},\ 4 - 4 \beta (1 + \lambda c) + \beta^2 n^2",
+    )
+    for size in (2, 3):
+        key, query = vector("k", size), vector("q", size)
+        x = key + lam * query
+        p.equal(
+            [dot(y, y) for y in (x, 2 * key - beta * x)],
+            squares(dot(key, key), dot(key, query), dot(query, query)),
+            f"The same with all entries and any lengths, $d = {size}$",
+            shown=r"n^2,\ r^2",
+            shown_right=r"\|k\|^2 + 2 \lambda k \cdot q + \lambda^2 \|q\|^2,\ "
+            r"4 \|k\|^2 - 4 \beta (\|k\|^2 + \lambda k \cdot q) + \beta^2 n^2",
+        )
+    return n, r
+
+
+def _up_to_one(p: Derivation, envelope: sp.Expr) -> None:
+    """From the bound for each beta to the one for all beta <= 1."""
+    strength, feedback = p.room(1 - beta), p.room(1 - lam)
+    p.nonnegative(
+        1 - closed_forms.worst_cosine(beta, lam) ** 2,
+        (1 + strength * (1 + lam)) * (1 + strength * feedback) / p.room(2 - beta, positive=True) ** 2,
+        r"There is such an angle whenever $\beta, \lambda \le 1$, so the bound is the maximum over unit $q, k$",
+        shown=r"1 - c^2",
+    )
+    p.nonnegative(
+        envelope**2 - closed_forms.largest_norm(1, beta, lam) ** 2,
+        2 * lam**2 * strength / p.room(2 - beta, positive=True),
+        r"For $\beta \le 1$ it is at most the envelope, and below it for $\beta < 1$, $\lambda > 0$",
+        shown=rf"{tex(envelope**2)} - \left({tex(closed_forms.largest_norm(1, beta, lam) ** 2)}\right)",
     )
     p.equal(
         closed_forms.operator_norm(alpha, 1, 1, 1, lam),
         closed_forms.norm_envelope(alpha, lam),
         r"Reached at $\beta = 1$, $q \perp k$: $x_\parallel = 1$, $x_\perp = \lambda$",
         shown=r"\|A\|",
-    )
-    return p.proof()
-
-
-def _chord(p: Derivation) -> tuple[sp.Symbol, sp.Symbol]:
-    """Bound s+ by its chord; returns ||k - lam q|| and ||k + lam q||."""
-    k, q = sp.symbols("k q")
-    x = k + lam * q
-    u, w = sp.symbols("u w", nonnegative=True)
-    p.uses("G3", r"\|A\| = \frac{\alpha}{2} (\|2 k - \beta x\| + \|\beta x\|)", "for unit $k$")
-    p.equal(
-        2 * k - beta * x,
-        (1 - beta) * 2 * k + beta * (k - lam * q),
-        "The first vector moves along a segment",
-        shown=r"2 k - \beta x",
-        shown_right=r"(1 - \beta)\, 2 k + \beta (k - \lambda q)",
-    )
-    p.by(Fact.CHORD, r"\|2 k - \beta x\| \le 2 (1 - \beta) + \beta \|k - \lambda q\|", r"Here $\|k\| = 1$")
-    p.equal(
-        (2 * (1 - beta) + beta * u + beta * w) / 2,
-        (1 - beta) + beta * (u + w) / 2,
-        r"So $s_+ = \|A\| / \alpha$ is below its chord, with $u = \|k - \lambda q\|$, $w = \|x\| = \|k + \lambda q\|$",
-        shown=r"s_+ \le \tfrac{1}{2} \left(2 (1 - \beta) + \beta u + \beta w\right)",
-    )
-    return u, w
-
-
-def _at_the_ends(p: Derivation, u: sp.Symbol, w: sp.Symbol) -> None:
-    """Bound (u + w) / 2, the chord's upper end."""
-    p.equal(
-        (1 - 2 * lam * c + lam**2) + (1 + 2 * lam * c + lam**2),
-        2 * closed_forms.norm_envelope(1, lam) ** 2,
-        "Parallelogram law, for unit vectors with $k \\cdot q = c$",
-        shown=r"u^2 + w^2 = \|k - \lambda q\|^2 + \|k + \lambda q\|^2",
-    )
-    for size in (2, 3):
-        key, query = vector("k", size), vector("q", size)
-        minus, plus = key - lam * query, key + lam * query
-        p.equal(
-            dot(minus, minus) + dot(plus, plus),
-            2 * (dot(key, key) + lam**2 * dot(query, query)),
-            f"The law with all entries, $d = {size}$",
-            shown=r"\|k - \lambda q\|^2 + \|k + \lambda q\|^2",
-            shown_right=r"2 (\|k\|^2 + \lambda^2 \|q\|^2)",
-        )
-    p.nonnegative(
-        (u**2 + w**2) / 2 - ((u + w) / 2) ** 2,
-        ((u - w) / 2) ** 2,
-        r"A mean is at most the root mean square, here $\sqrt{1 + \lambda^2}$",
     )
 
 

@@ -25,7 +25,8 @@ class Fact(Enum):
     """The standard facts that the proofs cite; SymPy checks everything else."""
 
     CAUCHY_SCHWARZ = r"Cauchy-Schwarz: $|u \cdot w| \le \|u\| \|w\|$"
-    CHORD = r"Triangle inequality: $\|(1 - \beta) u + \beta w\| \le (1 - \beta) \|u\| + \beta \|w\|$ on $[0, 1]$"
+    COMPACT = r"A continuous function on a closed and bounded set takes a largest value"
+    CONVEX = r"The norm of a matrix that is affine in parameters is convex in them, and so is a supremum of such norms"
     DETERMINANT = r"Determinant lemma: $\det(B + u w^\top) = \det(B) (1 + w^\top B^{-1} u)$"
     EXPECTATION = r"Linearity of expectation, and $S_{t-1}$ independent of token $t$"
     GROWTH = r"Joint spectral radius: $\rho(A_1 \cdots A_n)^{1/n} \le \mathrm{JSR} \le \sup \|A\|$"
@@ -37,6 +38,7 @@ class Fact(Enum):
         r"Gram-Schmidt: $k$ and $x$ lie in the span of $e_1 = k / \|k\|$ and a unit vector $e_2 \perp e_1$ ($d \ge 2$)"
     )
     RAYLEIGH = r"Rayleigh: $\lambda_{\min} \|s\|^2 \le s M s^\top \le \lambda_{\max} \|s\|^2$ for symmetric $M$"
+    SINGULAR = r"Singular vectors: $A w = \|A\| u$ for some unit vectors $w$ and $u$"
     SUBMULTIPLICATIVE = r"Submultiplicativity: $\|A B\|_2 \le \|A\|_2 \|B\|_2$ and $\|S A\|_F \le \|S\|_F \|A\|_2$"
     TRIANGLE = r"Triangle inequality: $\|u + w\| \le \|u\| + \|w\|$"
     VANISHING = r"A sum of terms $\ge 0$ vanishes only where every term does"
@@ -147,9 +149,13 @@ class Derivation:
         self.steps: list[Step] = []
         self._where: dict[sp.Symbol, sp.Expr] = {}
 
-    def room(self, expr: Any, positive: bool = False) -> sp.Symbol:
-        """Return a symbol that stands for expr, prints as (expr), and is nonnegative (or positive): a hypothesis."""
-        symbol = sp.Symbol(f"({tex(expr)})", **{"positive" if positive else "nonnegative": True})
+    def room(self, expr: Any, positive: bool = False, real: bool = False) -> sp.Symbol:
+        """Return a symbol that stands for expr, prints as (expr), and is nonnegative by hypothesis.
+
+        positive: more than that. real: less, nothing is known of its sign.
+        """
+        given = "real" if real else "positive" if positive else "nonnegative"
+        symbol = sp.Symbol(f"({tex(expr)})", **{given: True})
         self._where[symbol] = expr
         return symbol
 
@@ -224,7 +230,7 @@ def _witness(statement: Any, where: Meaning) -> dict[Any, sp.Expr] | None:
         return {}
     inequality = isinstance(statement, Relational) and not isinstance(statement, sp.Eq)
     sides = [_gap(statement)] if isinstance(statement, Relational) else sp.Matrix([statement]).flat()
-    rooms = [meaning for symbol, meaning in where.items() if symbol in statement.free_symbols]
+    rooms = [where[symbol] for symbol in where if symbol in statement.free_symbols and symbol.is_nonnegative]
     sides = [side.subs(where) for side in sides]
     free = sorted(set().union(*(x.free_symbols for x in (*sides, *rooms))), key=str)
     draw = random.Random(0)

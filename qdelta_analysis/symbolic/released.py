@@ -11,7 +11,7 @@ from .proof import Derivation, Proof
 def released_difference() -> Proof:
     """What k_i.x_j in place of x_i.k_j inside a chunk, as in the released kernels of the paper's authors, changes."""
     p = Derivation(
-        "released",
+        "Beside G12",
         "The released form inside a chunk is another recurrence",
         r"With $L'_{ij} = \beta_i e^{G_i - G_j} k_i \cdot x_j$ in place of $\beta_i e^{G_i - G_j} x_i \cdot k_j$ the "
         r"chunk form departs from the recurrence at first order in $\lambda$. Its writes $U'$ equal $U$ for all values "

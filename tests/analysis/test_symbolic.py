@@ -10,7 +10,7 @@ import sympy as sp
 import torch
 from torch.nn.functional import normalize
 
-from qdelta_analysis import Transition, generators
+from qdelta_analysis import Transition, generators, products
 from qdelta_analysis.symbolic import (
     CLAIMS,
     Derivation,
@@ -20,6 +20,7 @@ from qdelta_analysis.symbolic import (
     chunks,
     closed_forms,
     eigenvalues_function,
+    joint_spectral_radius_of_a_box,
     norm_envelope_function,
     operator_norm_function,
     prove,
@@ -39,7 +40,7 @@ OBJECTS = {
     "G4": ("v - S_t x", r"1 - \beta a"),
     "G5": (r"\|e_t\|", r"\rho", "B_t"),
     "G6": (r"2 - \beta a", r"q = -k", "[-5, 3]"),
-    "G7": (r"\|k - \lambda q\|^2", r"\sqrt{1 + \lambda^{2}}"),
+    "G7": (r"\|2 k - \beta x\|", r"\frac{\beta \lambda^{2}}{2 - \beta}", r"\sqrt{1 + \lambda^{2}}"),
     "G8": (r"\mathrm{JSR}", r"\mathrm{tr}(A_1 A_2)", r"1 - \beta_2 a_2"),
     "G9": (r"\|S_t\|_F", r"\gamma", "A_1 A_2 u"),
     "G10": (r"\mathbb{E} \|s A\|^2", r"\beta^*", r"\frac{1}{d}"),
@@ -84,7 +85,7 @@ def test_no_claim_rests_on_itself():
 
 
 def test_proofs_read_as_mathematics():
-    for proof in (*prove_all().values(), released_difference()):
+    for proof in (*prove_all().values(), joint_spectral_radius_of_a_box(), released_difference()):
         latex, html = proof.to_latex(), proof._repr_html_()
         assert proof._repr_latex_() == latex
         assert latex.count(r"\item") == html.count("<li>") == len(proof.steps)
@@ -104,6 +105,9 @@ def test_a_name_that_is_no_claim():
         prove("G15")
 
 
+BESIDE = {"Beside G8": joint_spectral_radius_of_a_box, "Beside G12": released_difference}
+
+
 # Each formula, wrong in one place; the proofs of the claims named must not go through.
 PERTURBED = {
     "transition": (lambda f: lambda k, x, *rest: f(k, x + k, *rest), ("G1", "G3", "G4", "G8", "G12")),
@@ -117,12 +121,15 @@ PERTURBED = {
     "tracking_bound": (lambda f: lambda rho, drift, e0, t: f(rho, drift, e0, t + 1), ("G5",)),
     "unit_alignment": (lambda f: lambda lam, c: f(lam, c) + lam, ("G6",)),
     "norm_envelope": (lambda f: lambda alpha, lam: f(alpha, lam / 2), ("G7", "G8", "G9", "G12")),
+    "largest_norm": (lambda f: lambda alpha, beta, lam: f(alpha, beta / 2, lam), ("G7",)),
+    "worst_cosine": (lambda f: lambda beta, lam: -f(beta, lam), ("G7", "Beside G8")),
+    "aligned_norm": (lambda f: lambda alpha, beta, lam: f(alpha, beta, lam / 2), ("Beside G8",)),
     "cycle_tokens": (lambda f: lambda L: f(L)[::-1] and (f(L)[0], f(2 * L)[1]), ("G8", "G9", "G12")),
     "memory_bound": (lambda f: lambda gamma, write, s0, t: f(gamma, 2 * write, s0, t), ("G9", "G14")),
     "mean_square_growth": (lambda f: lambda alpha, beta, lam, c, d: f(alpha, beta, lam, c, d - 1), ("G10",)),
     "critical_beta": (lambda f: lambda lam, c: f(lam, -c), ("G10",)),
     "excitation_bound": (lambda f: lambda alpha, beta, mu, top: f(alpha, beta, 2 * mu, top), ("G11",)),
-    "erase_entry": (lambda f: lambda *x: -f(*x), ("G12", "released")),
+    "erase_entry": (lambda f: lambda *x: -f(*x), ("G12", "Beside G12")),
     "reduced_norm": (lambda f: lambda alpha, beta, kk: f(alpha, beta, 2 * kk), ("G13",)),
     "compensated_decay": (lambda f: lambda alpha, largest: f(alpha, largest**2), ("G14",)),
     "compensation_price": (lambda f: lambda beta, lam: 2 * f(beta, lam), ("G14",)),
@@ -133,7 +140,7 @@ PERTURBED = {
 def test_a_wrong_formula_has_no_proof(formula, claim, monkeypatch):
     monkeypatch.setattr(closed_forms, formula, PERTURBED[formula][0](getattr(closed_forms, formula)))
     with pytest.raises(ProofError) as error:
-        released_difference.__wrapped__() if claim == "released" else prove.__wrapped__(claim)
+        BESIDE[claim].__wrapped__() if claim in BESIDE else prove.__wrapped__(claim)
     assert error.value.claim == claim
     assert error.value.step in str(error.value)
     assert error.value.residual != 0
@@ -142,7 +149,7 @@ def test_a_wrong_formula_has_no_proof(formula, claim, monkeypatch):
 def test_every_formula_is_perturbed_and_every_claim_affected():
     formulas = {name for name, f in vars(closed_forms).items() if getattr(f, "__module__", "") == closed_forms.__name__}
     assert formulas == set(PERTURBED)
-    assert {claim for _, claims in PERTURBED.values() for claim in claims} == {*CLAIMS, "released"}
+    assert {claim for _, claims in PERTURBED.values() for claim in claims} == {*CLAIMS, *BESIDE}
 
 
 def cycle_radius():
@@ -160,6 +167,9 @@ FALSE = {
     "||A|| <= 1": lambda: sp.Le(NORM, 1),
     "||A|| <= alpha sqrt(1 + lam^2) without unit vectors": lambda: sp.Le(NORM, closed_forms.norm_envelope(1, lam)),
     "||A|| = rho(A)": lambda: sp.Eq(NORM, closed_forms.spectral_radius(1, beta, kappa * along)),
+    "||A|| <= alpha sqrt(1 + lam^2 beta / 2)": lambda: sp.Le(
+        closed_forms.largest_norm(1, sp.S.Half, lam), sp.sqrt(1 + lam**2 / 4)
+    ),
     "JSR <= 1 when beta a is in (0, 2)": lambda: sp.Le(cycle_radius(), 1),
     "the released form equals the recurrence": lambda: (
         sp.Matrix.vstack(*chunks.chunk(TWO, released=True)) - sp.Matrix.vstack(*chunks.recurrence(TWO))
@@ -291,6 +301,23 @@ def test_the_cycle_proved_is_the_cycle_generated():
     for at, (k, q) in enumerate(proved):
         np.testing.assert_allclose(inputs.k[0, at, 0], np.array(k, dtype=float)[:, 0], atol=1e-15)
         np.testing.assert_allclose(inputs.q[0, at, 0], np.array(q, dtype=float)[:, 0], atol=1e-15)
+
+
+def test_the_norms_proved_are_those_of_the_products():
+    beta_, lam_ = np.meshgrid(np.linspace(0, 2, 41), np.linspace(0, 2, 41))
+    crossed = lam_ * (beta_ - 1) < 2 - beta_
+    proved = {
+        name: sp.lambdify((beta, lam), getattr(closed_forms, name)(*x, beta, lam))
+        for name, x in {"largest_norm": (1,), "aligned_norm": (1,), "worst_cosine": ()}.items()
+    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        norm = np.where(crossed, proved["largest_norm"](beta_, lam_), proved["aligned_norm"](beta_, lam_))
+        cosine = np.where(crossed, proved["worst_cosine"](beta_, lam_), 1)
+    np.testing.assert_allclose(products.worst_growth(beta_, lam_), norm, rtol=1e-14)
+    q = np.stack([cosine, np.sqrt(1 - cosine**2)], axis=-1)
+    k = np.broadcast_to([1.0, 0.0], q.shape)
+    dense = np.linalg.norm(Transition(k, q, beta_, lam_).matrix(), 2, axis=(-2, -1))
+    np.testing.assert_allclose(dense, norm, rtol=1e-12)
 
 
 def test_mean_square_growth_by_sampling():
