@@ -40,12 +40,8 @@ def joint_spectral_radius_of_a_box() -> Proof:
 def _reflection(p: Derivation) -> None:
     """The reflection F that swaps two unit vectors turns a token into a token."""
     u, w, h, n, P = sp.symbols(r"u w h n P", real=True)
-    p.by(
-        Fact.COMPACT,
-        r"\|A\| = s = \max",
-        "So let $A$ be the transition, with $k$, $q$ and its gates, of the largest norm",
-    )
-    p.by(Fact.SINGULAR, r"A w = s u, \quad \|w\| = \|u\| = 1", r"If $u = w$ then $\rho(A) = s$ already; otherwise")
+    p.by(Fact.COMPACT, r"s = \max \|A\| = \|A\|", "So let $A$, with its $k$, $q$ and gates, be one of the largest norm")
+    p.by(Fact.SINGULAR, r"A w = s u, \quad \|w\| = \|u\| = 1", r"If $u = w$ then $\rho(A) = s$ already; let $u \ne w$")
     p.equal(
         u - 2 * (u - w) * (1 - h) / (2 - 2 * h),
         w,
@@ -121,8 +117,9 @@ def _corner(p: Derivation) -> None:
         [share * m, M],
         r"Nor as $\lambda$ does: $-q$ is as good as $q$, so $N(\beta, -m) = N(\beta, m) = M$, and "
         r"$N(\beta, \theta m) \le \tfrac{1 + \theta}{2} N(\beta, m) + \tfrac{1 - \theta}{2} N(\beta, -m)$",
-        shown=r"\tfrac{1 + \theta}{2} m - \tfrac{1 - \theta}{2} m,\ \tfrac{1 + \theta}{2} M + \tfrac{1 - \theta}{2} M",
-        shown_right=r"\theta m,\ M",
+        shown=r"\tfrac{1 + \theta}{2} m - \tfrac{1 - \theta}{2} m = \theta m, \quad "
+        r"\tfrac{1 + \theta}{2} M + \tfrac{1 - \theta}{2} M",
+        shown_right="M",
     )
 
 

@@ -13,7 +13,7 @@ from .spectrum import TRANSITION
 
 # For a row s of the memory: sigma = ||s||^2, u = s.x, w = s.k, m = s.n.
 sigma = sp.Symbol(r"\|s\|^2", nonnegative=True)
-u, w, m = sp.symbols(r"(s\cdot{x}) (s\cdot{k}) (s\cdot{n})", real=True)
+u, w, m = (sp.Symbol(rf"{{(s\cdot{{{name}}})}}", real=True) for name in "xkn")
 kk = sp.Symbol(r"\|k\|^2", nonnegative=True)
 ONE_TOKEN = sigma - 2 * beta * u * w + beta**2 * u**2 * kk
 
@@ -194,8 +194,9 @@ def _written_out(p: Derivation) -> None:
             [product.applyfunc(average) for product in (k * k.T, n * n.T, k * n.T + n * k.T)],
             [sp.eye(size) / size, sp.eye(size) / size, sp.zeros(size)],
             f"The averages as integrals over the angles, $d = {size}$",
-            shown=r"\mathbb{E}[k k^\top],\ \mathbb{E}[n n^\top],\ \mathbb{E}[k n^\top + n k^\top]",
-            shown_right=rf"\tfrac{{1}}{{{size}}} I,\ \tfrac{{1}}{{{size}}} I,\ 0",
+            shown=rf"\mathbb{{E}}[k k^\top] = \mathbb{{E}}[n n^\top] = \tfrac{{1}}{{{size}}} I, \quad "
+            r"\mathbb{E}[k n^\top + n k^\top]",
+            shown_right="0",
         )
 
 

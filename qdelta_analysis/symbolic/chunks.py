@@ -45,7 +45,7 @@ class Tokens:
     def symbols(cls, C: int) -> Tokens:
         """Draw up C tokens."""
         names = lambda name, **given: tuple(sp.Symbol(f"{name}_{{{i}}}", **given) for i in range(1, C + 1))
-        inner = lambda u, w, i, j: sp.Symbol(rf"({u}_{i + 1}\cdot{{{w}_{j + 1}}})", real=True)
+        inner = lambda u, w, i, j: sp.Symbol(rf"{{({u}_{i + 1}\cdot{{{w}_{j + 1}}})}}", real=True)
         return cls(
             C,
             names(r"\alpha", positive=True),
@@ -125,7 +125,7 @@ def chunk_identity() -> Proof:
             r"any $k_t, q_t, v_t, S$ and gates for the identity",
             rf"for the bounds {UNIT} and the gates named",
         ),
-        dimension="any d, V >= 1 by inner products, C = 2, 3, 4 (any C by induction); all entries at d = V = C = 2",
+        dimension="any d, V >= 1 by inner products, C = 2, 3, 4 (any $C$ by induction); all entries at d = V = C = 2",
     )
     _unrolled(p)
     for C in (2, 3, 4):

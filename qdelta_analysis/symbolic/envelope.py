@@ -74,8 +74,8 @@ def _lengths(p: Derivation) -> tuple[sp.Symbol, sp.Symbol]:
         [y.subs({kk: 1, kq: c, qq: 1}) for y in squares(kk, kq, qq)],
         [_square_n(), _square_r()],
         "For unit vectors, by bilinearity",
-        shown=r"n^2,\ r^2",
-        shown_right=rf"{tex(_square_n())},\ 4 - 4 \beta (1 + \lambda c) + \beta^2 n^2",
+        shown=rf"n^2 = {tex(_square_n())}, \quad r^2",
+        shown_right=r"4 - 4 \beta (1 + \lambda c) + \beta^2 n^2",
     )
     for size in (2, 3):
         key, query = vector("k", size), vector("q", size)
@@ -84,9 +84,8 @@ def _lengths(p: Derivation) -> tuple[sp.Symbol, sp.Symbol]:
             [dot(y, y) for y in (x, 2 * key - beta * x)],
             squares(dot(key, key), dot(key, query), dot(query, query)),
             f"The same with all entries and any lengths, $d = {size}$",
-            shown=r"n^2,\ r^2",
-            shown_right=r"\|k\|^2 + 2 \lambda k \cdot q + \lambda^2 \|q\|^2,\ "
-            r"4 \|k\|^2 - 4 \beta (\|k\|^2 + \lambda k \cdot q) + \beta^2 n^2",
+            shown=r"n^2 = \|k\|^2 + 2 \lambda k \cdot q + \lambda^2 \|q\|^2, \quad r^2",
+            shown_right=r"4 \|k\|^2 - 4 \beta (\|k\|^2 + \lambda k \cdot q) + \beta^2 n^2",
         )
     return n, r
 

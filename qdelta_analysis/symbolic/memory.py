@@ -10,7 +10,7 @@ from .notation import UNIT, L, a_max, across, along, alpha, beta, dot, kappa, la
 from .proof import Derivation, Fact, Proof
 from .spectrum import TRANSITION
 
-gamma, b, s0, before = sp.symbols(r"\gamma b \|S_{0}\| \|S_{t-1}\|", nonnegative=True)
+gamma, b, s0, before = sp.symbols(r"\gamma b \|S_{0}\|_F \|S_{t-1}\|_F", nonnegative=True)
 
 
 def memory_bound() -> Proof:
@@ -29,7 +29,7 @@ def memory_bound() -> Proof:
             r"$\alpha_t \in [0, \alpha_{\max}]$",
             r"$b = \sup_t \beta_t \|v_t\| < \infty$",
         ),
-        dimension="any d >= 2 and any width of v",
+        dimension="any d >= 2 and any width of $v$",
     )
     for size in (2, 3):
         v, k = vector("v", 2), vector("k", size)
@@ -51,7 +51,7 @@ def memory_bound() -> Proof:
         s0 * gamma**t + b / (1 - gamma) - bound,
         b * gamma**t / p.room(1 - gamma, positive=True),
         "And is at most its limit form",
-        shown=r"\gamma^t \|S_0\| + \frac{b}{1 - \gamma} - B_t",
+        shown=r"\gamma^t \|S_0\|_F + \frac{b}{1 - \gamma} - B_t",
     )
     _unbounded(p)
     return p.proof()
@@ -152,7 +152,7 @@ def _memory_of_compensated(p: Derivation) -> None:
         s0 + (t + 1) * b,
         (s0 + t * b) + b,
         r"And for $\alpha_{\max} = 1$ the memory gains at most $b$ per token",
-        shown=r"B_t = \|S_0\| + t b: \quad B_{t+1}",
+        shown=r"B_t = \|S_0\|_F + t b: \quad B_{t+1}",
         shown_right="B_t + b",
     )
 
@@ -186,6 +186,6 @@ def _price(p: Derivation) -> None:
     )
     p.holds(
         sp.Abs(example - leading) < sp.Rational(1, 2000),
-        rf"|{tex(example)} - {tex(leading)}| < 0.0005",
+        rf"\left|{tex(example)} - {tex(leading)}\right| < 0.0005",
         r"And $\log s_+$ itself is as near to it as this",
     )

@@ -22,7 +22,7 @@ def contraction() -> Proof:
         rf"$v_t - S_t x_t = (1 - \beta_t a_t) (v_t - \alpha_t S_{{t-1}} x_t)$ for "
         rf"{RECURRENCE}; the error shrinks if and only if $\beta_t a_t \in (0, 2)$.",
         hypotheses=(r"$\alpha_t > 0$", r"any $\beta_t, \lambda_t, k_t, q_t, v_t, S_{t-1}$"),
-        dimension="any d >= 1 and any width of v; written out for d = 2, 3",
+        dimension="any d >= 1 and any width of $v$; written out for d = 2, 3",
     )
     v, Sx = sp.symbols("v Sx")
     after = alpha * Sx - alpha * beta * a * Sx + beta * a * v
@@ -64,7 +64,7 @@ def tracking() -> Proof:
         rf"$\|e_t\| \le {tex(bound)}$ for the error $e_t = v_t - S_t x_t$ and the drift "
         rf"$r_t = \varepsilon_t - e_{{t-1}}$, $\varepsilon_t = v_t - \alpha_t S_{{t-1}} x_t$; {RECURRENCE}.",
         hypotheses=(r"$\rho = \sup_t |1 - \beta_t a_t| < 1$", r"$r = \sup_t \|r_t\| < \infty$"),
-        dimension="any d >= 1 and any width of v",
+        dimension="any d >= 1 and any width of $v$",
     )
     e, eps = sp.symbols(r"e_{t-1} \varepsilon_t")
     factor = closed_forms.error_factor(beta, a)

@@ -40,13 +40,39 @@ def dot(u: sp.MatrixBase, w: sp.MatrixBase) -> sp.Expr:
 
 
 class _Printer(LatexPrinter):
-    """Sums as one writes them: the number first, and no leading minus where there is a choice."""
+    """Sums and absolute values as one writes them: 1 + 2 x - y / z and |1 - x|, not -1 + x or 2 x - 1."""
 
     def _as_ordered_terms(self, expr, order=None):
-        rank = lambda term: 3 if term.could_extract_minus_sign() else 0 if term.is_Number else 1
-        return sorted(super()._as_ordered_terms(expr, order=order), key=rank)
+        terms = sorted(super()._as_ordered_terms(expr, order=order), key=_rank)
+        first = next((i for i, term in enumerate(terms) if not term.could_extract_minus_sign()), 0)
+        return [terms[first], *terms[:first], *terms[first + 1 :]]
+
+    def _print_Abs(self, expr, exp=None):
+        inside = expr.args[0]
+        constant = inside.as_coeff_Add()[0] if inside.is_Add else sp.S.Zero
+        return super()._print_Abs(sp.Abs(-inside, evaluate=False) if constant.is_negative else expr, exp)
+
+
+def _rank(term: sp.Expr) -> tuple[bool, float, int]:
+    """Numbers first, fractions last, and what is between by its degree, 2 x y before x^2."""
+    degree = sp.Add(*(power for base, power in term.as_powers_dict().items() if base.free_symbols))
+    fraction = bool(term.as_numer_denom()[1].free_symbols)
+    return fraction, 0.0 if degree.free_symbols else float(degree), -len(term.free_symbols)
+
+
+_OPEN, _CLOSE = r"{\left(", r"\right)}"
 
 
 def tex(expr: object) -> str:
     """Return the LaTeX of an expression or matrix."""
-    return _Printer().doprint(expr)
+    latex = _Printer().doprint(expr)
+    for symbol in getattr(expr, "free_symbols", ()):
+        if symbol.name.startswith(_OPEN):  # alone above or below a fraction's line it needs no parentheses
+            inside = symbol.name.removeprefix(_OPEN).removesuffix(_CLOSE)
+            latex = latex.replace(f"{{{symbol.name}}}", f"{{{inside}}}")
+    return latex
+
+
+def parenthesised(expr: object) -> str:
+    """Return (expr) in LaTeX as a symbol's name; by its braces it stands behind all letters in a product."""
+    return f"{_OPEN}{tex(expr)}{_CLOSE}"

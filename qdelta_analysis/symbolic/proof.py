@@ -15,7 +15,7 @@ from sympy.core.relational import Relational
 from sympy.logic.boolalg import BooleanAtom
 from sympy.matrices import MatrixBase
 
-from .notation import tex
+from .notation import parenthesised, tex
 
 Kind = Literal["identity", "inequality", "fact", "claim"]
 _TRIES, _CLEARLY = 200, 1e-20  # points tried for a witness; by how much it must fail there
@@ -73,10 +73,20 @@ class Proof:
         """The steps that cite a standard fact or another claim; SymPy checked all others."""
         return tuple(step for step in self.steps if step.kind in ("fact", "claim"))
 
+    @property
+    def vouched(self) -> str:
+        """What vouches for which step, in words."""
+        cited = []
+        for kind, name in (("fact", "standard fact"), ("claim", "other claim")):
+            numbers = [str(i) for i, step in enumerate(self.steps, 1) if step.kind == kind]
+            if numbers:
+                cited.append(f"{', '.join(numbers)} ({name}{'s' * (len(numbers) > 1)})")
+        return "SymPy checked every step" + (" but " + " and ".join(cited) if cited else "") + "."
+
     def to_latex(self) -> str:
         """Return a fragment for a LaTeX document (needs amsmath and amssymb)."""
         heading = rf"\paragraph{{{self.claim}. {self.title}.}} {self.statement}"
-        given = rf"\emph{{Given}} ({_at_least(self.dimension)}): {'; '.join(self.hypotheses)}."
+        given = rf"\emph{{Given}} ({_set(self.dimension)}): {'; '.join(self.hypotheses)}. {self.vouched}"
         steps = [rf"\item {step.reason}. \[ {step.latex} \]" for step in self.steps]
         return "\n".join([heading, "", given, "", r"\begin{enumerate}", *steps, r"\end{enumerate}"])
 
@@ -89,8 +99,8 @@ class Proof:
         steps = (f"<li>{text(step.reason)}.$${text(step.latex)}$$</li>" for step in self.steps)
         return (
             f"<h4>{self.claim}. {text(self.title)}</h4><p>{text(self.statement)}</p>"
-            f"<p><em>Given</em> ({text(_at_least(self.dimension))}): {text('; '.join(self.hypotheses))}.</p>"
-            f"<ol>{''.join(steps)}</ol>"
+            f"<p><em>Given</em> ({text(_set(self.dimension))}): {text('; '.join(self.hypotheses))}.</p>"
+            f"<p><small>{text(self.vouched)}</small></p><ol>{''.join(steps)}</ol>"
         )
 
 
@@ -155,7 +165,7 @@ class Derivation:
         positive: more than that. real: less, nothing is known of its sign.
         """
         given = "real" if real else "positive" if positive else "nonnegative"
-        symbol = sp.Symbol(f"({tex(expr)})", **{given: True})
+        symbol = sp.Symbol(parenthesised(expr), **{given: True})
         self._where[symbol] = expr
         return symbol
 
@@ -253,5 +263,7 @@ def _value(symbol: Any, draw: random.Random) -> sp.Expr:
     return sp.Rational(draw.randint(low, 8), 4)
 
 
-def _at_least(dimension: str) -> str:
-    return dimension.replace(">=", r"$\ge$")
+def _set(words: str) -> str:
+    """Put relations such as d >= 2, or C = 2, 3, 4, between dollars."""
+    relation = re.compile(r"[dVC](?:(?:, | = )[dVC])* (?:>=|=) \d+(?:, \d+)*")
+    return relation.sub(lambda found: "$" + found[0].replace(">=", r"\ge") + "$", words)

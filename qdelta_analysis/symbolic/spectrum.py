@@ -37,7 +37,13 @@ def spectrum() -> Proof:
     )
     p.equal(_apply(y, 0), repeated * y, "Every $y$ orthogonal to $k$ is an eigenvector", shown="A y")
     p.by(Fact.KERNEL, r"\dim\, k^{\perp} = d - 1", "So that eigenvalue belongs to a hyperplane that is left as it is")
-    p.equal(_apply(x, a), single * x, "The mixed direction is an eigenvector", shown="A x")
+    p.equal(
+        _apply(x, a),
+        single * x,
+        "The mixed direction is an eigenvector",
+        shown="A x",
+        shown_right=r"\alpha (1 - \beta a)\, x",
+    )
     for size in (2, 3):
         A, _, mixed, key = _written_out(size)
         p.equal(

@@ -27,7 +27,7 @@ from qdelta_analysis.symbolic import (
     prove_all,
     released_difference,
 )
-from qdelta_analysis.symbolic.notation import L, a, across, along, alpha, beta, c, d, dot, kappa, lam, t, z
+from qdelta_analysis.symbolic.notation import L, a, across, along, alpha, beta, c, d, dot, kappa, lam, t, tex, z
 from qdelta_kernels import chunk_qdelta_rule, qdelta_rule_reference
 
 from ..helpers import tokens
@@ -98,6 +98,18 @@ def test_proofs_read_as_mathematics():
             assert step.latex.count("{") == step.latex.count("}")
             assert "$" not in step.latex
         assert html.count("<") == html.count(">")
+
+
+def test_formulas_are_written_as_one_writes_them():
+    room = Derivation("G0", "", "", hypotheses=(), dimension="").room(2 - beta, positive=True)
+    assert tex(sp.Abs(beta * a - 1)) == r"\left|{1 - \beta a}\right|"
+    assert tex(2 * beta * a - 1 + beta**2) == r"2 \beta a - 1 + \beta^{2}"
+    assert tex(1 + lam**2 + 2 * lam * c - lam / c) == r"1 + 2 \lambda c + \lambda^{2} - \frac{\lambda}{c}"
+    assert tex(beta * room**2) == r"\beta {\left(2 - \beta\right)}^{2}"
+    assert tex(beta / room) == r"\frac{\beta}{2 - \beta}"
+    proof = prove("G12")
+    assert r"(any $d, V \ge 1$ by inner products, $C = 2, 3, 4$ (any $C$ by induction)" in proof.to_latex()
+    assert proof.vouched in proof._repr_html_()
 
 
 def test_a_name_that_is_no_claim():
@@ -239,7 +251,10 @@ def test_a_derivation_takes_no_unproved_step():
     p.nonnegative(2 - beta, 1 + p.room(1 - beta), "a hypothesis", strict=True)
     p.by(Fact.TRIANGLE, "x")
     assert [step.kind for step in p.proof().steps] == ["inequality", "fact"]
-    assert p.proof().steps[0].latex == r"2 - \beta = 1 + (1 - \beta) > 0"
+    assert p.proof().steps[0].latex == r"2 - \beta = 1 + {\left(1 - \beta\right)} > 0"
+    assert p.proof().vouched == "SymPy checked every step but 2 (standard fact)."
+    assert prove("G2").vouched == "SymPy checked every step."
+    assert prove("G5").vouched == "SymPy checked every step but 3, 7 (standard facts) and 1 (other claim)."
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 17])
