@@ -238,7 +238,8 @@ class _ChunkRule(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, do, dstate):  # type: ignore[override]
-        layout, inputs, entering = ctx.layout, ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+        saved = ctx.saved_tensors  # once: activation checkpointing recomputes them at every look
+        layout, inputs, entering = ctx.layout, saved[:6], saved[6:]
         H, R = inputs[0].shape[2], inputs[2].shape[2] // inputs[0].shape[2]
         grads = [torch.empty_like(x) for x in inputs]
         dh = state_in(layout.sort(dstate), H).clone()
