@@ -7,6 +7,8 @@ from . import plots as plots
 from . import products as products
 from . import recall as recall
 from . import symbolic as symbolic
+from .capturing import capture as capture
+from .capturing import patch as patch
 from .data import load_trained as load_trained
 from .inputs import QDeltaInputs as QDeltaInputs
 from .tracing import effective_rank as effective_rank

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from qdelta_analysis.learning import (
     RULES,
-    ByteLanguageModel,
     Corpus,
+    LanguageModel,
     LayerConfig,
     ModelConfig,
     QDeltaLayer,
@@ -30,6 +30,7 @@ NAMES = {
     "q-delta": SHARED | DECAY | {"lamb_proj.weight"},
     "gated-deltanet": SHARED | DECAY,
     "deltanet": SHARED,
+    "linear-attention": SHARED - {"b_proj.weight"},
 }
 SMALL = LayerConfig(hidden_size=24, heads=2, key_dim=8, value_dim=12, chunk_size=16)
 
@@ -38,8 +39,8 @@ def small(rule="q-delta") -> LayerConfig:
     return LayerConfig(**{**vars(SMALL), "rule": rule})
 
 
-def tiny_model(rule="q-delta", seed=0) -> ByteLanguageModel:
-    return ByteLanguageModel(ModelConfig(small(rule), layers=2, mlp_size=32), seed)
+def tiny_model(rule="q-delta", seed=0) -> LanguageModel:
+    return LanguageModel(ModelConfig(small(rule), layers=2, mlp_size=32), seed)
 
 
 def noise(*shape, seed=0) -> torch.Tensor:
@@ -77,9 +78,11 @@ def test_layer_keeps_the_shape_and_feeds_the_rule_what_theory_needs(rule, length
     assert inputs.v.shape == (2, length, 2, 12)
     for unit in (inputs.q, inputs.k):
         assert torch.allclose(unit.norm(dim=-1), torch.ones(2, length, 2), atol=1e-6, rtol=0)
-    assert 0 < inputs.beta.min() <= inputs.beta.max() < 1
+    assert (inputs.beta is None) == (rule == "linear-attention")
     assert (inputs.lam is None) == (rule != "q-delta")
-    assert (inputs.g is None) == (rule == "deltanet")
+    assert (inputs.g is None) == (rule in ("deltanet", "linear-attention"))
+    if inputs.beta is not None:
+        assert 0 < inputs.beta.min() <= inputs.beta.max() < 1
     if inputs.g is not None:
         assert inputs.g.max() < 0
 
@@ -162,7 +165,7 @@ def test_capture_gives_what_each_layer_fed_to_the_rule():
     seen = []
     for block in model.blocks:
         assert isinstance(block, Block)
-        block.mixer.register_forward_pre_hook(lambda layer, args: seen.append((layer, *args)))
+        block.mixer.register_forward_pre_hook(lambda layer, args: seen.append((layer, args[0])))
     model(tokens)
     fed = [layer.rule_inputs(x) for layer, x in seen]
     captured = model.capture(tokens, {"seed": "0"})

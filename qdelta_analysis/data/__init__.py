@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdelta_analysis.inputs import QDeltaInputs
-    from qdelta_analysis.learning import ByteLanguageModel
+    from qdelta_analysis.learning import LanguageModel
 
 FOLDER = Path(__file__).parent
 CORPUS = FOLDER / "pydoc_topics.txt.xz"
@@ -30,7 +30,7 @@ def load_trained() -> tuple[QDeltaInputs, ...]:
     return tuple(load_trace(path) for path in sorted(FOLDER.glob("trained_layer*.safetensors")))
 
 
-def load_model() -> ByteLanguageModel:
+def load_model() -> LanguageModel:
     """Return the shipped model, whose float16 file holds its weights exactly."""
     from qdelta_analysis.learning.files import load_weights
 

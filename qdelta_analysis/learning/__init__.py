@@ -1,24 +1,8 @@
-"""Learning: the Q-Delta layer, a small language model over bytes, its corpus and its training loop."""
+"""Learning: the Q-Delta layer and its baselines, a small language model, its corpus and its training loop.
 
-from .corpus import Corpus, load_corpus
-from .layer import RULES, GatedRMSNorm, LayerConfig, QDeltaLayer, Rule, RuleInputs, ShortConvolution
-from .model import ByteLanguageModel, ModelConfig
-from .training import RunResult, TrainingConfig, evaluate, train
+Names are loaded at first use: what is for Hugging Face needs the extra `models`.
+"""
 
-__all__ = [
-    "RULES",
-    "ByteLanguageModel",
-    "Corpus",
-    "GatedRMSNorm",
-    "LayerConfig",
-    "ModelConfig",
-    "QDeltaLayer",
-    "Rule",
-    "RuleInputs",
-    "RunResult",
-    "ShortConvolution",
-    "TrainingConfig",
-    "evaluate",
-    "load_corpus",
-    "train",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,10 +7,9 @@ from typing import Annotated
 import torch
 import typer
 
+from .configs import LayerConfig, ModelConfig, Rule
 from .corpus import load_corpus
-from .layer import RULES, LayerConfig, Rule
-from .model import ModelConfig
-from .shipping import SEEDS, finish_run
+from .shipping import COMPARED, SEEDS, finish_run
 from .shipping import ship as write_data
 from .training import TrainingConfig
 
@@ -40,7 +39,7 @@ def train_all(runs: Folder = Path("runs/learning"), threads: Threads = 2) -> Non
     torch.set_num_threads(threads)
     corpus = load_corpus()
     for seed in SEEDS:
-        for rule in RULES:
+        for rule in COMPARED:
             typer.echo(finish_run(_sizes(rule), TrainingConfig(), seed, runs, corpus))
 
 

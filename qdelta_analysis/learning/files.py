@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from qdelta_analysis.inputs import QDeltaInputs
 
-from .layer import LayerConfig
-from .model import ByteLanguageModel, ModelConfig
+from .configs import LayerConfig, ModelConfig
+from .model import LanguageModel
 
 
-def save_weights(model: ByteLanguageModel, path: Path) -> None:
+def save_weights(model: LanguageModel, path: Path) -> None:
     """Write the model's weights in float16 and its sizes as metadata.
 
     Raises ValueError for a weight that float16 does not hold exactly (see `training.round_to_half`): the file
@@ -31,14 +31,14 @@ def save_weights(model: ByteLanguageModel, path: Path) -> None:
     save_file(weights, path, metadata={"config": json.dumps(asdict(model.config))})
 
 
-def load_weights(path: Path) -> ByteLanguageModel:
+def load_weights(path: Path) -> LanguageModel:
     """Return the model that `save_weights` wrote, in float32; raises ValueError for any other file."""
     with safe_open(path, framework="pt") as file:
         if "config" not in (metadata := file.metadata() or {}):
             raise ValueError(f"{path} has no model sizes in its metadata; expected a file of save_weights.")
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
     sizes = json.loads(metadata["config"])
-    model = ByteLanguageModel(ModelConfig(**{**sizes, "layer": LayerConfig(**sizes["layer"])}))
+    model = LanguageModel(ModelConfig(**{**sizes, "layer": LayerConfig(**sizes["layer"])}))
     model.load_state_dict(weights)
     return model.eval()
 

@@ -1,11 +1,9 @@
-"""The Q-Delta layer: from a sequence of vectors to q, k, v and gates, through the recurrence, and back."""
+"""The Q-Delta layer and its baselines: from a sequence of vectors to q, k, v and gates, the recurrence, and back."""
 
 from __future__ import annotations
 
-import math
-import zlib
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
@@ -14,153 +12,199 @@ from torch import Tensor, nn
 
 from qdelta_kernels import qdelta_rule
 
-Rule = Literal["q-delta", "gated-deltanet", "deltanet"]
-RULES: tuple[Rule, ...] = get_args(Rule)
-
-
-@dataclass(frozen=True)
-class LayerConfig:
-    """The sizes of one layer, and which of the three delta rules it runs."""
-
-    hidden_size: int = 128
-    heads: int = 4
-    key_dim: int = 32
-    value_dim: int = 32
-    conv_width: int = 4
-    lam_offset: float = 0.9
-    norm_eps: float = 1e-5
-    chunk_size: int = 32
-    rule: Rule = "q-delta"
-
-    def __post_init__(self):
-        if self.rule not in RULES:
-            raise ValueError(f"rule is {self.rule!r}; expected one of {', '.join(map(repr, RULES))}.")
-        for name in ("hidden_size", "heads", "key_dim", "value_dim", "conv_width", "chunk_size"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least 1.")
+from .configs import LayerConfig
+from .initial import initialise
+from .linear_attention import linear_attention
+from .modules import GatedRMSNorm, ShortConvolution
+from .packing import Packing
 
 
 class RuleInputs(NamedTuple):
-    """What a layer hands to the recurrence; g and lam are None where the rule has no such gate."""
+    """What a layer hands to the recurrence; g, beta and lam are None where the rule has no such gate."""
 
     q: Float[Tensor, "B T H K"]
     k: Float[Tensor, "B T H K"]
-    v: Float[Tensor, "B T H V"]
-    g: Float[Tensor, "B T H"] | None
-    beta: Float[Tensor, "B T H"]
-    lam: Float[Tensor, "B T H"] | None
+    v: Float[Tensor, "B T HV V"]
+    g: Float[Tensor, "B T HV"] | None
+    beta: Float[Tensor, "B T HV"] | None
+    lam: Float[Tensor, "B T HV"] | None
 
 
-class ShortConvolution(nn.Module):
-    """A causal depthwise convolution with SiLU: y_t = silu(sum_i w_i x_{t-W+1+i}), for each channel."""
+class LayerState(NamedTuple):
+    """What a layer remembers of N sequences.
 
-    def __init__(self, channels: int, width: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels, 1, width))
+    conv: [N, conv_width - 1, C], the last inputs of q_conv1d, k_conv1d and v_conv1d, their channels side by side.
+    memory: [N, value heads, K, V], the memory S of each value head, transposed.
+    """
 
-    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Convolve x [B, T, C] along T; y_t depends on x_{t-W+1} ... x_t only."""
-        channels, _, width = self.weight.shape
-        # As a two-dimensional convolution, [B, C, 1, T] with the channels last in memory is x as it already
-        # lies there; the one-dimensional form copies to channels-first and back, and takes twice as long.
-        image = x.transpose(1, 2)[:, :, None]
-        y = F.conv2d(image, self.weight[:, :, None], padding=(0, width - 1), groups=channels)
-        return F.silu(y[:, :, 0, : x.shape[1]].transpose(1, 2))
-
-
-class GatedRMSNorm(nn.Module):
-    """The readout's norm, per head: y = w * o / rms(o) * silu(gate)."""
-
-    def __init__(self, size: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, o: Float[Tensor, "B T H V"], gate: Float[Tensor, "B T H V"]) -> Float[Tensor, "B T H V"]:
-        """Normalise o along its last axis and gate it."""
-        return F.rms_norm(o, (o.shape[-1],), self.weight, self.eps) * F.silu(gate)
+    conv: Float[Tensor, "N W C"]
+    memory: Float[Tensor, "N HV K V"]
 
 
 class QDeltaLayer(nn.Module):
-    """The Q-Delta token mixer; the same class is Gated DeltaNet and DeltaNet, by `config.rule`.
+    """The Q-Delta token mixer; the same class is its baselines and variants, by `config`.
 
         q, k = unit(silu(conv(W_q x))), unit(silu(conv(W_k x)))       v = silu(conv(W_v x))
         beta = sigmoid(W_b x)    lam = sigmoid(W_lamb x - 0.9)    g = -exp(A_log) softplus(W_a x + dt_bias)
         S_t = e^{g_t} S_{t-1} (I - beta_t (k_t + lam_t q_t) k_t^T) + beta_t v_t k_t^T
         y_t = W_o [rmsnorm(K^-1/2 S_t q_t) * silu(W_g x_t)]
 
-    Shapes: x and y are [B, T, hidden_size]; one state [V, K] per head. "gated-deltanet" has no lamb_proj
-    (lam = 0); "deltanet" has no a_proj, A_log and dt_bias either (g = 0).
+    Shapes: x and y are [B, T, hidden_size]; one state [V, K] per value head. Parameters are there only where the
+    rule uses them: lamb_proj for a learned lam, a_proj, A_log and dt_bias for decay, b_proj for a delta rule.
+    Their names are those of the authors' released layer.
 
     Source: Q-Delta (arXiv 2606.08804), its layer; Gated DeltaNet (arXiv 2412.06464) for lam = 0.
     """
 
-    def __init__(self, config: LayerConfig, seed: int = 0):
+    def __init__(self, config: LayerConfig, seed: int | None = 0):
         super().__init__()
         self.config = config
-        heads, D = config.heads, config.hidden_size
-        keys, values = heads * config.key_dim, heads * config.value_dim
+        D, memories = config.hidden_size, config.memories
+        keys, values = config.heads * config.key_dim, memories * config.value_dim
         self.q_proj = nn.Linear(D, keys, bias=False)
         self.k_proj = nn.Linear(D, keys, bias=False)
         self.v_proj = nn.Linear(D, values, bias=False)
         self.q_conv1d = ShortConvolution(keys, config.conv_width)
         self.k_conv1d = ShortConvolution(keys, config.conv_width)
         self.v_conv1d = ShortConvolution(values, config.conv_width)
-        self.b_proj = nn.Linear(D, heads, bias=False)
-        if config.rule != "deltanet":
-            self.a_proj = nn.Linear(D, heads, bias=False)
-            self.A_log = nn.Parameter(torch.zeros(heads))
-            self.dt_bias = nn.Parameter(torch.zeros(heads))
-        if config.rule == "q-delta":
-            self.lamb_proj = nn.Linear(D, heads, bias=False)
+        if config.erases:
+            self.b_proj = nn.Linear(D, memories, bias=False)
+        if config.decays:
+            self.a_proj = nn.Linear(D, memories, bias=False)
+            self.A_log = nn.Parameter(torch.zeros(memories))
+            self.dt_bias = nn.Parameter(torch.zeros(memories))
+        if config.learns_lam:
+            self.lamb_proj = nn.Linear(D, memories, bias=False)
         self.g_proj = nn.Linear(D, values, bias=False)
         self.o_norm = GatedRMSNorm(config.value_dim, config.norm_eps)
         self.o_proj = nn.Linear(values, D, bias=False)
-        initialise(self, seed)
+        if seed is not None:
+            initialise(self, seed)
 
     def rule_inputs(self, x: Float[Tensor, "B T D"]) -> RuleInputs:
         """Return q, k (unit vectors), v and the gates that this layer feeds to the recurrence for input x."""
-        heads = self.config.heads
-        q = self.q_conv1d(self.q_proj(x)).unflatten(-1, (heads, -1))
-        k = self.k_conv1d(self.k_proj(x)).unflatten(-1, (heads, -1))
-        v = self.v_conv1d(self.v_proj(x)).unflatten(-1, (heads, -1))
-        g = lam = None
-        if self.config.rule != "deltanet":
-            g = -self.A_log.exp() * F.softplus(self.a_proj(x) + self.dt_bias)
-        if self.config.rule == "q-delta":
-            lam = torch.sigmoid(self.lamb_proj(x) - self.config.lam_offset)
-        beta = torch.sigmoid(self.b_proj(x))
-        return RuleInputs(F.normalize(q, dim=-1), F.normalize(k, dim=-1), v, g, beta, lam)
+        return self._inputs(x, None, None)[0]
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Mix the tokens of x, each with its past only."""
-        o, _ = qdelta_rule(*self.rule_inputs(x), chunk_size=self.config.chunk_size)
-        gate = self.g_proj(x).unflatten(-1, (self.config.heads, -1))
-        return self.o_proj(self.o_norm(o, gate).flatten(-2))
+    def fresh_state(self, N: int) -> LayerState:
+        """Return the state of N sequences before their first token: zeros."""
+        c, weight = self.config, self.q_proj.weight
+        channels = 2 * c.heads * c.key_dim + c.memories * c.value_dim
+        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        return LayerState(
+            weight.new_zeros(N, c.conv_width - 1, channels),
+            weight.new_zeros(N, c.memories, c.key_dim, c.value_dim, dtype=dtype),
+        )
+
+    @overload
+    def forward(self, x: Tensor, state: None = None, packing: Packing | None = None) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, state: LayerState, packing: Packing | None = None) -> tuple[Tensor, LayerState]: ...
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: LayerState | None = None, packing: Packing | None = None
+    ) -> Float[Tensor, "B T D"] | tuple[Float[Tensor, "B T D"], LayerState]:
+        """Mix the tokens of x, each with its past only; with a state, go on from it and return the next one too."""
+        inputs, tail = self._inputs(x, state, packing)
+        with _without_autocast(x):
+            o, memory = self.recurrence(
+                inputs,
+                initial_state=None if state is None else state.memory,
+                output_final_state=state is not None,
+                cu_seqlens=None if packing is None else packing.cu_seqlens,
+            )
+        gate = self.g_proj(x).unflatten(-1, (self.config.memories, -1))
+        y = self.o_proj(self.o_norm(o, gate).flatten(-2))
+        if tail is None or memory is None:
+            return y
+        return y, LayerState(tail, memory)
+
+    def recurrence(self, inputs: RuleInputs, **options) -> tuple[Tensor, Tensor | None]:
+        """Run the layer's rule; options are initial_state, output_final_state and cu_seqlens of `qdelta_rule`."""
+        q, k, v, g, beta, lam = inputs
+        if beta is None:
+            return linear_attention(q, k, v, g, chunk_size=self.config.chunk_size, **options)
+        return qdelta_rule(q, k, v, g, beta, lam, chunk_size=self.config.chunk_size, **options)
+
+    def _inputs(
+        self, x: Tensor, state: LayerState | None, packing: Packing | None
+    ) -> tuple[RuleInputs, Float[Tensor, "N W C"] | None]:
+        """Return what the rule reads, and the convolutions' next tails if there is a state."""
+        c = self.config
+        projected = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        sizes = [y.shape[-1] for y in projected]
+        tails = (None,) * 3 if state is None else state.conv.split(sizes, dim=-1)
+        convolutions = self.q_conv1d, self.k_conv1d, self.v_conv1d
+        q, k, v = (conv(y, tail, packing) for conv, y, tail in zip(convolutions, projected, tails, strict=True))
+        q, k = (unit(y.unflatten(-1, (c.heads, -1))) for y in (q, k))
+        v = v.unflatten(-1, (c.memories, -1))
+        inputs = RuleInputs(q, k, v, *self._gates(x, q, k))
+        return inputs, None if state is None else _next_tails(state.conv, projected, packing)
+
+    def _gates(self, x: Tensor, q: Tensor, k: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return g, beta and lam, in float32 at least."""
+        c, g, beta, lam = self.config, None, None, None
+        largest = 2 if c.allow_neg_eigval else 1
+        if c.decays:
+            g = -wide(self.A_log).exp() * F.softplus(wide(self.a_proj(x)) + self.dt_bias)
+        if c.erases:
+            beta = largest * torch.sigmoid(wide(self.b_proj(x)))
+            lam = None if c.lam is None else torch.full_like(beta, c.lam)
+            if c.learns_lam:
+                lam = largest * torch.sigmoid(wide(self.lamb_proj(x)) - c.lam_offset)
+            if c.norm_compensation and lam is not None:
+                g = (0 if g is None else g) - log_expansion(q, k, beta, lam)
+        return g, beta, lam
 
 
-@torch.no_grad()
-def initialise(module: nn.Module, seed: int, depth: int = 1) -> None:
-    """Draw every parameter anew; its value depends on the seed, its name and its shape alone.
+def _without_autocast(x: Tensor) -> AbstractContextManager:
+    """Leave autocast, where it is on: the recurrence sums in float32."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
-    So for one seed the three rules start from the same values wherever they share a parameter. Matrices are
-    normal with variance 1 / fan-in; those that end a residual branch are scaled by (2 depth)^-1/2, which
-    keeps the residual stream's variance near that of the embedding at any depth. A_log is the logarithm of a
-    uniform draw from [1, 16], and softplus(dt_bias) is log-uniform in [0.001, 0.1]: the heads start with
-    forgetting rates -g spread from 0.001 to 1.6 per token.
+
+def wide(x: Tensor) -> Tensor:
+    """Return x in float32, or as it is in float64: what gates and norms are computed in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return x over its length, computed in float32 at least; zero stays zero."""
+    return F.normalize(wide(x), dim=-1).to(x.dtype)
+
+
+def log_expansion(
+    q: Float[Tensor, "B T H K"],
+    k: Float[Tensor, "B T H K"],
+    beta: Float[Tensor, "B T HV"],
+    lam: Float[Tensor, "B T HV"],
+) -> Float[Tensor, "B T HV"]:
+    """Return log s+, s+ = ||I - beta x k^T||_2 >= 1: what norm-compensated decay takes off g. Differentiable.
+
+        s+ = (r1 + r2) / 2,    r1 = beta ||k|| ||x||,    r2^2 = (2 - beta k.x)^2 + (beta ||k|| ||x across k||)^2
+
+    Source: claims G3 and G14 of this project's theory; K >= 2.
     """
-    for name, parameter in module.named_parameters():
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-        if name.endswith("A_log"):
-            parameter.uniform_(1, 16, generator=generator).log_()
-        elif name.endswith("dt_bias"):
-            rate = parameter.uniform_(math.log(1e-3), math.log(1e-1), generator=generator).exp_()
-            parameter.copy_(rate.expm1().log())
-        elif "conv1d" in name:
-            bound = parameter.shape[-1] ** -0.5
-            parameter.uniform_(-bound, bound, generator=generator)
-        elif parameter.ndim == 2:
-            std = 1.0 if name.startswith("embedding") else parameter.shape[1] ** -0.5
-            branch = (2 * depth) ** -0.5 if name.endswith(("o_proj.weight", "down.weight")) else 1.0
-            parameter.normal_(0, std * branch, generator=generator)
+    groups = beta.shape[2] // q.shape[2]
+    q, k = wide(q), wide(k)
+    kk, kq = torch.linalg.vecdot(k, k), torch.linalg.vecdot(k, q)
+    # From the vectors: as a difference of squares it would lose half the digits near q || k.
+    across = q - (kq / torch.where(kk > 0, kk, 1))[..., None] * k
+    across2 = torch.linalg.vecdot(across, across)
+    kk, kq, across2 = (x.repeat_interleave(groups, dim=2) for x in (kk, kq, across2))
+    aligned = beta * (kk + lam * kq)
+    side2 = (beta * lam).square() * kk * across2
+    # The clamps keep the square root's slope finite where its argument vanishes; the logarithm's rounding is 1e-8.
+    smallest = torch.finfo(beta.dtype).tiny
+    r1 = (aligned.square() + side2).clamp(min=smallest).sqrt()
+    r2 = ((2 - aligned).square() + side2).clamp(min=smallest).sqrt()
+    return ((r1 + r2) / 2).clamp(min=1).log()
+
+
+def _next_tails(conv: Tensor, projected: tuple[Tensor, ...], packing: Packing | None) -> Tensor:
+    """Return the last inputs of the convolutions, those from before this call where it brought too few."""
+    fed = torch.cat(projected, dim=-1).to(conv.dtype)
+    if packing is not None:
+        return packing.tails(packing.join(conv, fed))
+    whole = torch.cat([conv, fed], dim=1)
+    return whole[:, whole.shape[1] - conv.shape[1] :]

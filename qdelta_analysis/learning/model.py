@@ -1,43 +1,25 @@
-"""A small causal language model over bytes, with delta-rule layers as its only token mixers."""
+"""A small causal language model, with delta-rule layers or their baselines as its only token mixers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, overload
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from qdelta_analysis.inputs import QDeltaInputs
 
-from .layer import LayerConfig, QDeltaLayer, initialise
+from .configs import ModelConfig
+from .initial import initialise
+from .layer import LayerState, QDeltaLayer
+from .modules import SwiGLU
+from .packing import Packing, Padding, real_tokens
 
-BYTES = 256
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The sizes of the model; `layer` holds those of its token mixers and the rule."""
-
-    layer: LayerConfig = field(default_factory=LayerConfig)
-    layers: int = 3
-    mlp_size: int = 320
-
-
-class SwiGLU(nn.Module):
-    """The channel mixer: y = W_down (silu(W_gate x) * W_up x)."""
-
-    def __init__(self, hidden_size: int, mlp_size: int):
-        super().__init__()
-        self.gate_up = nn.Linear(hidden_size, 2 * mlp_size, bias=False)
-        self.down = nn.Linear(mlp_size, hidden_size, bias=False)
-
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Mix the channels of each token by itself."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+ModelState = tuple[LayerState, ...]  # one of each layer
 
 
 class Block(nn.Module):
@@ -47,50 +29,128 @@ class Block(nn.Module):
         super().__init__()
         size, eps = config.layer.hidden_size, config.layer.norm_eps
         self.mixer_norm = nn.RMSNorm(size, eps)
-        self.mixer = QDeltaLayer(config.layer)
+        self.mixer = QDeltaLayer(config.layer, seed=None)
         self.mlp_norm = nn.RMSNorm(size, eps)
         self.mlp = SwiGLU(size, config.mlp_size)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Apply both halves."""
-        x = x + self.mixer(self.mixer_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
+    @overload
+    def forward(self, x: Tensor, state: None = None, packing: Packing | None = None) -> Tensor: ...
+
+    @overload
+    def forward(self, x: Tensor, state: LayerState, packing: Packing | None = None) -> tuple[Tensor, LayerState]: ...
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], state: LayerState | None = None, packing: Packing | None = None
+    ) -> Float[Tensor, "B T D"] | tuple[Float[Tensor, "B T D"], LayerState]:
+        """Apply both halves; with a state, go on from it and return the next one too."""
+        if state is None:
+            x = x + self.mixer(self.mixer_norm(x), None, packing)
+            return x + self.mlp(self.mlp_norm(x))
+        y, after = self.mixer(self.mixer_norm(x), state, packing)
+        x = x + y
+        return x + self.mlp(self.mlp_norm(x)), after
 
 
-class ByteLanguageModel(nn.Module):
-    """p(byte_{t+1} | byte_1 ... byte_t): embedding, pre-norm blocks, norm, linear head; drawn by seed."""
+class LanguageModel(nn.Module):
+    """p(token_{t+1} | token_1 ... token_t): embedding, pre-norm blocks, norm, linear head; drawn by seed.
 
-    def __init__(self, config: ModelConfig, seed: int = 0):
+    seed None leaves the weights to a loader. `gradient_checkpointing = True` recomputes every block in the backward
+    pass of training, which saves its activations.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int | None = 0):
         super().__init__()
         self.config = config
         size = config.layer.hidden_size
-        self.embedding = nn.Embedding(BYTES, size)
+        self.embedding = nn.Embedding(config.vocabulary, size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(size, config.layer.norm_eps)
-        self.head = nn.Linear(size, BYTES, bias=False)
-        initialise(self, seed, depth=config.layers)
+        self.head = nn.Linear(size, config.vocabulary, bias=False)
+        self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Callable[..., Any] = partial(checkpoint, use_reentrant=False)
+        if seed is not None:
+            initialise(self, seed, depth=config.layers)
 
-    def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T 256"]:
-        """Return the logits of each token's successor; tokens are bytes as int64, [B, T]."""
-        x = self.embedding(tokens)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x))
+    @overload
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None, state: None = None
+    ) -> Tensor: ...
 
-    @torch.no_grad()
+    @overload
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None, *, state: ModelState
+    ) -> tuple[Tensor, ModelState]: ...
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        mask: Tensor | None = None,
+        cu_seqlens: Int[Tensor, " N1"] | None = None,
+        state: ModelState | None = None,
+    ) -> Float[Tensor, "B T C"] | tuple[Float[Tensor, "B T C"], ModelState]:
+        """Return the logits of each token's successor, [B, T, vocabulary]; with a state, the next one too.
+
+        Args:
+            tokens: int64, [B, T].
+            mask: 1 at tokens, 0 at padding, wherever that lies; [B, T], or longer by what came before. Padding
+                changes nothing, and the logits in its place mean nothing.
+            cu_seqlens: bounds of N sequences packed one after the other, counted over the tokens of all rows (less
+                padding); none of them sees another.
+            state: what `fresh_state` or an earlier call returned, to go on from; None: from the start.
+
+        Raises ValueError for a mask, bounds or a state that do not fit.
+        """
+        x, states = self.hidden(self.embedding(tokens), mask, cu_seqlens, state)
+        logits = self.head(self.norm(x))
+        return logits if states is None else (logits, states)
+
+    def fresh_state(self, N: int) -> ModelState:
+        """Return the state of N sequences before their first token."""
+        return tuple(block.mixer.fresh_state(N) for block in self.mixer_blocks())
+
+    def mixer_blocks(self) -> list[Block]:
+        """Return the blocks, first to last."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def hidden(
+        self,
+        x: Float[Tensor, "B T D"],
+        mask: Tensor | None = None,
+        cu_seqlens: Int[Tensor, " N1"] | None = None,
+        state: ModelState | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> tuple[Float[Tensor, "B T D"], ModelState | None]:
+        """Take embeddings through all blocks; `watch` is shown what enters each block, as [B, T, D]."""
+        B, T, _ = x.shape
+        padding = None if mask is None else real_tokens(mask, B, T)
+        if padding is None and cu_seqlens is not None and B > 1:
+            padding = Padding(torch.ones(B, T, dtype=torch.bool, device=x.device))
+        if padding is not None:
+            x, cu_seqlens = padding.remove(x), padding.cu_seqlens if cu_seqlens is None else cu_seqlens
+        packing = None if cu_seqlens is None else Packing(cu_seqlens, self.config.layer.conv_width)
+        if packing is not None:
+            packing.require(x.shape[1])
+        N = B if packing is None else packing.N
+        if state is not None and len(state[0].memory) != N:
+            raise ValueError(f"state is of {len(state[0].memory)} sequences; expected one for each of the {N}.")
+        restore = (lambda y: y) if padding is None else padding.restore
+        states = []
+        for number, block in enumerate(self.mixer_blocks()):
+            if watch is not None:
+                watch(restore(x))
+            if state is not None:
+                x, after = block(x, state[number], packing)
+                states.append(after)
+            elif self.gradient_checkpointing and self.training:
+                x = self._gradient_checkpointing_func(block.__call__, x, None, packing)
+            else:
+                x = block(x, None, packing)
+        return restore(x), None if state is None else tuple(states)
+
     def capture(
         self, tokens: Int[Tensor, "B T"], metadata: Mapping[str, str] | None = None
     ) -> tuple[QDeltaInputs, ...]:
-        """Run the model and return what each layer fed to the recurrence, q and k already of unit length.
+        """Return what each layer feeds to the recurrence, as `qdelta_analysis.capture` does for any model."""
+        from qdelta_analysis.capturing import capture
 
-        `metadata` goes into every layer's inputs, together with the layer's number and the rule.
-        """
-        captured = []
-        x = self.embedding(tokens)
-        for number, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            inputs = block.mixer.rule_inputs(block.mixer_norm(x))
-            notes = {**(metadata or {}), "layer": str(number), "rule": self.config.layer.rule}
-            captured.append(QDeltaInputs(**inputs._asdict(), metadata=notes))
-            x = block(x)
-        return tuple(captured)
+        return tuple(capture(self, tokens, metadata=metadata).values())

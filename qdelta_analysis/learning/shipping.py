@@ -14,12 +14,12 @@ import torch
 
 from qdelta_analysis.data import FOLDER, MODEL, RESULTS, TEXT
 
+from .configs import ModelConfig, Rule
 from .corpus import Corpus, prose_excerpt, read_text, split_text, to_tokens
 from .files import load_weights, save_trace, save_weights
-from .layer import RULES, Rule
-from .model import ModelConfig
 from .training import TrainingConfig, evaluate, run
 
+COMPARED: tuple[Rule, ...] = ("q-delta", "gated-deltanet", "deltanet")
 SEEDS = (0, 1, 2)
 TRACE_LENGTH = 1024
 COMMAND = "python -m qdelta_analysis.learning"
@@ -57,7 +57,7 @@ def finish_run(
 
 def ship(folder: Path, rule: Rule = "q-delta", seed: int = 0, destination: Path = FOLDER) -> None:
     """Write results, weights, trace, text and the note's table from the nine finished runs in `folder`."""
-    names = [f"{each}-seed{number}.json" for each in RULES for number in SEEDS]
+    names = [f"{each}-seed{number}.json" for each in COMPARED for number in SEEDS]
     if missing := [name for name in names if not (folder / name).exists()]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; expected nine finished runs (train-all).")
     records = [json.loads((folder / name).read_text()) for name in names]
@@ -93,7 +93,7 @@ def results_table(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the runs as a Markdown table: held-out bits per byte by seed, mean and standard deviation."""
     head = "| rule | parameters | seed 0 | seed 1 | seed 2 | mean ± s.d. | windows of 1024 | seconds per run |"
     lines = [head, "|---" * 8 + "|"]
-    for rule in RULES:
+    for rule in COMPARED:
         mine = sorted((run for run in runs if run["rule"] == rule), key=lambda run: run["seed"])
         bits, double = ([run[name] for run in mine] for name in ("bits_per_byte", "bits_per_byte_double"))
         seconds = [run["seconds"] for run in mine]

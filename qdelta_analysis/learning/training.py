@@ -13,8 +13,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .configs import ModelConfig
 from .corpus import Corpus
-from .model import ByteLanguageModel, ModelConfig
+from .model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class RunResult:
 
 
 def train(
-    model: ByteLanguageModel, config: TrainingConfig, corpus: Corpus, seed: int, *, progress: bool = True
+    model: LanguageModel, config: TrainingConfig, corpus: Corpus, seed: int, *, progress: bool = True
 ) -> list[float]:
     """Train the model in place; return the loss of every step, in bits per byte.
 
@@ -93,7 +94,7 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: ByteLanguageModel, tokens: Int[Tensor, " N"], window: int = 512, batch: int = 8) -> float:
+def evaluate(model: LanguageModel, tokens: Int[Tensor, " N"], window: int = 512, batch: int = 8) -> float:
     """Return the bits per byte on a text: the mean of -log2 p(byte | the bytes before it in its window).
 
     Windows of `window` bytes start every window/2 bytes; each scores its second half, and the first one its
@@ -118,9 +119,9 @@ def evaluate(model: ByteLanguageModel, tokens: Int[Tensor, " N"], window: int = 
 
 def run(
     model_config: ModelConfig, config: TrainingConfig, corpus: Corpus, seed: int, *, progress: bool = True
-) -> tuple[ByteLanguageModel, RunResult]:
+) -> tuple[LanguageModel, RunResult]:
     """Train one model, round its weights to float16, and measure what is left on the held-out text."""
-    model = ByteLanguageModel(model_config, seed)
+    model = LanguageModel(model_config, seed)
     start = time.perf_counter()
     train(model, config, corpus, seed, progress=progress)
     seconds = time.perf_counter() - start
@@ -144,7 +145,7 @@ def round_to_half(model: nn.Module) -> None:
         parameter.copy_(parameter.half())
 
 
-def _nats(model: ByteLanguageModel, tokens: Tensor) -> Tensor:
+def _nats(model: LanguageModel, tokens: Tensor) -> Tensor:
     """-ln p of every token but the first of each row, [B, T - 1], in float64."""
     logits = model(tokens[:, :-1]).double()
     return F.cross_entropy(logits.mT, tokens[:, 1:], reduction="none")
@@ -169,7 +170,7 @@ def _batches(text: Tensor, config: TrainingConfig, seed: int) -> Iterator[Tensor
         yield text[starts + offsets]
 
 
-def _backward(model: ByteLanguageModel, tokens: Tensor, step: int, clip: float) -> float:
+def _backward(model: LanguageModel, tokens: Tensor, step: int, clip: float) -> float:
     """Put the clipped gradient of one batch's mean loss into the model; return the loss in nats."""
     try:
         logits = model(tokens[:, :-1])

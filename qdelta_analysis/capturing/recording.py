@@ -1,0 +1,186 @@
+"""capture(): what a model's delta-rule layers feed to the recurrence, and the proof that it is that."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qdelta_kernels import qdelta_rule
+
+from ..inputs import QDeltaInputs
+from .calls import RuleCall
+from .sites import Site, choose_layers, intercepted
+
+# Random directions in the space of values along which outputs are compared: the recurrence is linear in v, so a
+# difference anywhere shows along a random direction with probability 1, at a fraction of a whole replay's cost.
+_DIRECTIONS = 4
+# ||o - replayed|| / ||o|| of a head that rounding may make: of float32 sums, of tensor cores' 10-bit products where
+# the model ran on an accelerator, of the output's own rounding in half precision.
+_EXACT, _TENSOR_CORES, _HALF = {torch.float64: 1e-10, torch.float32: 1e-5}, 5e-3, 3e-2
+
+
+class CaptureMismatchError(RuntimeError):
+    """What was captured does not give the model's own output."""
+
+
+@dataclass(eq=False)
+class Recording:
+    """The calls that the layers made, by layer number, each with its output o; a `Handler`."""
+
+    calls: dict[int, list[tuple[RuleCall, Tensor]]] = field(default_factory=dict)
+    _entering: Tensor | None = None
+
+    def before(self, number: int, call: RuleCall) -> RuleCall:
+        """Make the call as it came."""
+        # A cache keeps its state in one tensor and overwrites that: the copy is what this call began with.
+        state = call.initial_state
+        self._entering = None if state is None else state.detach().clone()
+        return call
+
+    def after(self, number: int, call: RuleCall, result: tuple[Tensor, Tensor | None]) -> None:
+        """Keep the call and its output."""
+        call = replace(call, initial_state=self._entering)
+        self.calls.setdefault(number, []).append((call, result[0].detach()))
+
+    def inputs(self, number: int, call: int = 0, metadata: Mapping[str, str] = MappingProxyType({})) -> QDeltaInputs:
+        """Return one call of a layer as QDeltaInputs."""
+        return self.calls[number][call][0].inputs(metadata)
+
+
+@contextmanager
+def record(model: nn.Module, layers: int | Sequence[int] | None = None) -> Iterator[Recording]:
+    """Record every call that the model's delta-rule layers make to their rule, while it runs as it always does.
+
+        with record(model, layers=[0, 4]) as recording:
+            model.generate(prompt)
+
+    Leaves the model as it was, also after an exception. Raises as `find_layers`, and ValueError for a layer that the
+    model has not.
+    """
+    recording = Recording()
+    with intercepted(choose_layers(model, layers), recording):
+        yield recording
+
+
+def capture(
+    model: nn.Module,
+    input_ids: Tensor,
+    *,
+    layers: int | Sequence[int] | None = None,
+    heads: int | Sequence[int] | slice | None = None,
+    tokens: slice | range | None = None,
+    metadata: Mapping[str, str] | None = None,
+    tolerance: float | None = None,
+    **options: Any,
+) -> dict[int, QDeltaInputs]:
+    """Run a model and return what its delta-rule layers fed to the recurrence, checked against what they got back.
+
+    Args:
+        model: a model of this project, or with Gated DeltaNet layers of transformers (Qwen3-Next, Qwen3.5, OLMo
+            Hybrid) or flash-linear-attention; or one such layer.
+        input_ids: what the model takes, [B, T].
+        layers: which layers, by their number in the model; None: all that are delta-rule layers.
+        heads: which value heads, as `QDeltaInputs.heads` takes them; None: all.
+        tokens: which tokens, as slice(start, stop) or range(start, stop); the memory that the ones before leave
+            becomes the initial state. None: all.
+        metadata: goes into every layer's inputs, together with the layer's number and rule.
+        tolerance: the largest ||o - replayed|| / ||o|| of a head; None: what rounding in the model's precision makes.
+        options: further arguments of the model's forward pass, such as attention_mask.
+
+    Returns:
+        QDeltaInputs by layer number: q and k after their L2 norm, g the log decay, sequences that were packed or
+        padded as rows that end in tokens which change nothing.
+
+    Every layer's inputs are run through `qdelta_rule` and compared with the layer's own output. The model is left as
+    it was, also after an exception.
+
+    Raises CaptureMismatchError where the two differ; TypeError or ValueError for a model, layer, head or token that
+    there is none of, or a layer that did not call its rule exactly once.
+    """
+    sites = choose_layers(model, layers)
+    span = _span(tokens)
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        options = {"use_cache": False, **options}
+    recording = Recording()
+    with torch.no_grad(), intercepted(sites, recording):
+        model(input_ids, **options)
+    captured = {}
+    for number, site in sites.items():
+        call, o = _only_call(site, recording)
+        notes = {"source": type(model).__name__, **(metadata or {}), "layer": str(number), "rule": site.rule}
+        inputs = call.inputs(notes)
+        error = _compare(number, call, inputs, o, tolerance)
+        captured[number] = _select(inputs.with_metadata(replay_error=f"{error:.1e}"), heads, span)
+        del recording.calls[number]  # a large model's layers need not all be held twice
+    return captured
+
+
+def _only_call(site: Site, recording: Recording) -> tuple[RuleCall, Tensor]:
+    calls = recording.calls.get(site.number, [])
+    if len(calls) != 1:
+        raise ValueError(
+            f"layer {site.number} ({type(site.layer).__name__}) called its rule {len(calls)} times; expected once, by "
+            f"{' or '.join(site.names)}."
+        )
+    return calls[0]
+
+
+@torch.no_grad()
+def _compare(number: int, call: RuleCall, inputs: QDeltaInputs, o: Tensor, tolerance: float | None) -> float:
+    """Return the largest relative difference of a head between o and the recurrence on the inputs."""
+    allowed = _tolerance(o, inputs) if tolerance is None else tolerance
+    own = call.rows(o).to(inputs.v.dtype)
+    v, state = inputs.v, inputs.initial_state
+    if _DIRECTIONS < inputs.V:
+        draw = torch.Generator().manual_seed(number)
+        directions = torch.randn(inputs.V, _DIRECTIONS, generator=draw, dtype=torch.float64).to(v)
+        own, v = own @ directions, v @ directions
+        state = None if state is None else state.to(v) @ directions
+    replayed, _ = qdelta_rule(
+        inputs.q, inputs.k, v, inputs.g, inputs.beta, inputs.lam, scale=call.scale, initial_state=state
+    )
+    size = own.norm(dim=(1, 3))
+    error = (own - replayed).norm(dim=(1, 3)) / torch.where(size > 0, size, 1)
+    if not (error <= allowed).all():
+        row, head = divmod(int(error.nan_to_num(nan=torch.inf).argmax()), inputs.H)
+        raise CaptureMismatchError(
+            f"layer {number}, head {head}, sequence {row}: the recurrence on what was captured differs from the "
+            f"model's own output by {float(error[row, head]):.1e} of its norm; expected at most {allowed:.0e}."
+        )
+    return float(error.max()) if error.numel() else 0.0
+
+
+def _tolerance(o: Tensor, inputs: QDeltaInputs) -> float:
+    if o.dtype not in _EXACT:
+        return _HALF
+    on_accelerator = o.device.type != "cpu" and o.dtype == torch.float32
+    return _TENSOR_CORES if on_accelerator else _EXACT[o.dtype]
+
+
+def _span(tokens: slice | range | None) -> slice | None:
+    if tokens is None:
+        return None
+    if isinstance(tokens, slice | range) and tokens.step in (None, 1):
+        return slice(tokens.start, tokens.stop)
+    raise ValueError(f"tokens is {tokens!r}; expected slice(start, stop) or range(start, stop).")
+
+
+def _select(inputs: QDeltaInputs, heads: int | Sequence[int] | slice | None, span: slice | None) -> QDeltaInputs:
+    if heads is not None:
+        wanted = [heads] if isinstance(heads, int) else heads
+        if not isinstance(wanted, slice) and any(not 0 <= head < inputs.H for head in wanted):
+            raise ValueError(f"heads is {heads!r}; expected value heads from 0 to {inputs.H - 1}.")
+        inputs = inputs.heads(heads)
+    if span is None:
+        return inputs
+    start, stop, _ = span.indices(inputs.T)
+    if start >= stop:
+        raise ValueError(f"tokens is {span}; expected some of the tokens 0 to {inputs.T - 1}.")
+    return inputs.tokens(start, stop)
