@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     import xarray as xr
 
+    from .guarantees import Report
     from .inputs import QDeltaInputs
 
 app = typer.Typer(
@@ -87,17 +89,94 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     details: Annotated[bool, typer.Option(help="List every numerical test.")] = False,
 ) -> None:
-    """Test the claims G1 to G14 on some tokens: exit status 0 if all hold, 1 if one does not, 2 on bad input."""
+    """Test the claims G1 to G14 on some tokens, and say how fast the memory can grow, typically grows, and grew.
+
+    The exit status is 0 if all hypotheses are met and all claims hold, 1 if one does not, 2 on bad input.
+    """
     from .guarantees import check as check_inputs
 
     try:
         inputs = open_inputs(source, layer)
         report = check_inputs(inputs if lam is None else inputs.with_lam(lam))
+        text = _json(report) if json else _text(report, details)
     except (ValueError, TypeError, OSError) as error:
         _refuse(error)
     else:
-        typer.echo(report.to_json(indent=1) if json else report.to_text(details))
+        typer.echo(text)
         raise typer.Exit(0 if report.ok else 1)
+
+
+def _text(report: Report, details: bool) -> str:
+    from .products import growth_summary, growth_table
+
+    inputs = report.facts.inputs
+    growth = ["", growth_table(growth_summary(inputs))] if inputs.T else []
+    return "\n".join([report.to_text(details), *growth])
+
+
+def _json(report: Report) -> str:
+    """The report, and under "growth" what `products.growth_summary` found, [sequence][head]; None for no number."""
+    import json
+
+    from .products import growth_summary
+
+    inputs = report.facts.inputs
+    found = growth_summary(inputs).data_vars.items() if inputs.T else ()
+    growth = {name: [[_finite(y) for y in heads] for heads in x.values.tolist()] for name, x in found}
+    return json.dumps(report.to_dict() | {"growth": growth}, indent=1, allow_nan=False)
+
+
+def _finite(x: float) -> float | None:
+    return x if isfinite(x) else None
+
+
+@app.command()
+def sweep(
+    measure: Annotated[
+        str, typer.Argument(help="What to measure: memory, recall, transition, growth or MODULE:FUNCTION.")
+    ],
+    path: Annotated[Path, typer.Option("--output", "-o", help="Keep the results here (zarr); resumed if it is there.")],
+    lam: Annotated[str | None, typer.Option(help="Query feedback: 0,0.5,1, or 0:1:11 for 11 values.")] = None,
+    beta: Annotated[str | None, typer.Option(help="Write strength.")] = None,
+    alpha: Annotated[str | None, typer.Option(help="Decay.")] = None,
+    c: Annotated[str | None, typer.Option("-c", help="cos(q, k).")] = None,
+    d: Annotated[str | None, typer.Option("-d", help="Width of keys and values.")] = None,
+    N: Annotated[str | None, typer.Option("-N", help="Tokens, and so pairs that are written.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Seeds of the draws.")] = None,
+    axis: Annotated[list[str] | None, typer.Option(help="NAME=VALUES of another parameter of the tokens.")] = None,
+    tokens: Annotated[str, typer.Option(help="cone, isotropic, repeated keys, two-token cycle or trained.")] = "cone",
+    jobs: Annotated[int | None, typer.Option(help="Workers; by default one for each core.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler whose workers compute.")] = None,
+    batched: Annotated[bool, typer.Option("--batched", help="FUNCTION takes many memories at once.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try failed points again.")] = False,
+) -> None:
+    """Measure all combinations of some values; what is done stays on disk, and the same command again goes on.
+
+    The exit status is 0 if all points are done, 1 if some failed, 2 on bad input, 130 when interrupted.
+    """
+    from .sweep import run
+    from .sweep.terminal import grid_of, measure_of, summary, workers
+
+    given = {"lam": lam, "beta": beta, "alpha": alpha, "c": c, "d": d, "N": N, "seed": seed}
+    try:
+        with workers(scheduler):
+            data = run(
+                measure_of(measure),
+                grid_of(given, axis or []),
+                tokens,
+                path=path,
+                batched=batched or None,
+                n_jobs=jobs,
+                retry_failed=retry_failed,
+            )
+    except (ValueError, TypeError, OSError) as error:
+        _refuse(error)
+    except KeyboardInterrupt:
+        typer.echo(f"qdelta: interrupted; {path} keeps what is done, and the same command goes on with it.", err=True)
+        raise typer.Exit(130) from None
+    else:
+        typer.echo(summary(data))
+        raise typer.Exit(0 if (data.status == 1).all() else 1)
 
 
 def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:

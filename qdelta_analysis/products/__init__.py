@@ -7,7 +7,8 @@ from .box import JointSpectralRadius, joint_spectral_radius, worst_growth
 from .finite import FiniteJointSpectralRadius, joint_spectral_radius_of
 from .lyapunov import lyapunov_spectrum, top_lyapunov_exponent
 from .moments import critical_beta, mean_square_growth, persistent_excitation
-from .summary import growth_summary
+from .sampling import sampled_mean_square_growth
+from .summary import growth_summary, growth_table
 from .windows import observed_growth, transient_growth
 
 __all__ = [
@@ -15,12 +16,14 @@ __all__ = [
     "JointSpectralRadius",
     "critical_beta",
     "growth_summary",
+    "growth_table",
     "joint_spectral_radius",
     "joint_spectral_radius_of",
     "lyapunov_spectrum",
     "mean_square_growth",
     "observed_growth",
     "persistent_excitation",
+    "sampled_mean_square_growth",
     "top_lyapunov_exponent",
     "transient_growth",
     "worst_growth",

@@ -45,7 +45,8 @@ def growth_summary(inputs: QDeltaInputs, *, transient: int | None = None, blocks
         `observed` with `typical_error` and `observed_error`, `mean_log_decay`. Factors: `alpha_max`, `alpha_mean` =
         exp(mean g), `threshold` = 1 / sqrt(1 + L^2), which alpha_max must stay below for a bounded memory whatever
         comes, and `threshold_gates`, the same for the geometric mean of alpha under these very gates. `lam_max`,
-        `beta_max`; `unit`, whether all q and k are unit vectors: worst cases and thresholds are NaN where not.
+        `beta_max`; `unit`, whether all q and k are unit vectors: worst cases and thresholds are NaN where not, or
+        where K = 1.
 
     Raises ValueError for no tokens, or a count outside its range.
     Source: this project's theory (claims G8 and G9).
@@ -58,7 +59,7 @@ def growth_summary(inputs: QDeltaInputs, *, transient: int | None = None, blocks
     g_mean, g_max, beta_max, lam_max = g.mean(1), g.max(1), beta.max(1), lam.max(1)
     box = np.log(worst_growth(np.maximum(beta_max, 1), lam_max))
     gates = np.log(worst_growth(beta, lam)).mean(1)
-    only_unit = lambda y: np.where(unit, y, np.nan)
+    only_unit = lambda y: np.where(unit & (x.K > 1), y, np.nan)
     typical = top_lyapunov_exponent(x, transient=transient, blocks=blocks)
     observed = observed_growth(x, transient=transient, blocks=blocks)
     values = {
@@ -81,3 +82,36 @@ def growth_summary(inputs: QDeltaInputs, *, transient: int | None = None, blocks
     for name, meaning in _MEANINGS.items():
         data[name].attrs = {"long_name": meaning, "units": "nats per token"}
     return data
+
+
+def growth_table(summary: xr.Dataset) -> str:
+    """Lay out what `growth_summary` found as text, a line for every head."""
+    columns = {
+        "worst case": lambda y: f"{y.worst_case:+.4f}",
+        "at these gates": lambda y: f"{y.worst_case_gates:+.4f}",
+        "typical": lambda y: f"{y.typical:+.4f} ± {y.typical_error:.4f}",
+        "observed": lambda y: f"{y.observed:+.4f} ± {y.observed_error:.4f}",
+        "mean alpha": lambda y: f"{y.alpha_mean:.4f}",
+        "max alpha": lambda y: f"{y.alpha_max:.4f}",
+        "threshold": lambda y: f"{y.threshold:.4f}",
+    }
+    several = summary.sizes["batch"] > 1
+    rows = [[*(["sequence"] if several else []), "head", *columns]]
+    for batch in range(summary.sizes["batch"]):
+        for head in range(summary.sizes["head"]):
+            values = summary.isel(batch=batch, head=head)
+            found = ["-" if "nan" in text else text for text in (column(values) for column in columns.values())]
+            rows.append([*([str(batch)] if several else []), str(head), *found])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(
+        [
+            "Growth of the memory, nats per token (below 0 it shrinks): what any unit q, k can do under the largest of "
+            "these gates,",
+            "and under these very gates; what these tokens do to almost any memory (top Lyapunov exponent); "
+            "what this memory did.",
+            "Whatever the tokens, the memory is bounded if max alpha is below the threshold: 1 / sqrt(1 + max lam^2) "
+            "for beta <= 1.",
+            *lines,
+        ]
+    )

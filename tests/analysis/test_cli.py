@@ -58,12 +58,29 @@ def test_check_says_by_its_status_whether_all_claims_hold(tmp_path):
     assert run.returncode == 1
     assert re.search(r"G4 .*✓ holds", run.stdout)
     assert re.search(r"G9 .*hypotheses not met", run.stdout)
+    worst, gates, typical, observed = (f"+{growth:.4f}" for growth in (0.34657, 0.34657, 0.3465, 0.3466))
+    assert re.search(rf"\n +0 +\{worst} +\{gates} +\{typical} ± 0.0000 +\{observed} ± .*0\.7071\n$", run.stdout)
     generators.isotropic(T=2000, K=4, V=3, beta=0.05, lam=0.05, alpha=0.9).save(tmp_path / "calm.safetensors")
     calm = qdelta("check", tmp_path / "calm.safetensors", "--json")
     report = json.loads(calm.stdout)
     assert report["ok"] == (calm.returncode == 0)
     assert set(report["claims"]) == {f"G{i}" for i in range(1, 15)}
     assert calm.returncode == 0, {name: claim["verdict"] for name, claim in report["claims"].items()}
+    growth = report["growth"]
+    assert growth["worst_case"][0][0] < 0
+    assert growth["typical"][0][0] < growth["worst_case_gates"][0][0]
+    assert growth["unit"] == [[True]]
+
+
+def test_check_of_what_has_no_numbers(tmp_path):
+    generators.isotropic(T=20, K=1, V=2).save(tmp_path / "line.safetensors")
+    line = qdelta("check", tmp_path / "line.safetensors", "--json")
+    assert line.returncode == 1
+    assert json.loads(line.stdout)["growth"]["worst_case"] == [[None]]
+    generators.isotropic(T=20, K=4, H=2).tokens(0, 0).save(tmp_path / "empty.safetensors")
+    empty = qdelta("check", tmp_path / "empty.safetensors", "--json")
+    assert (empty.returncode, json.loads(empty.stdout)["growth"]) == (1, {})
+    assert "there are no tokens" in qdelta("check", tmp_path / "empty.safetensors").stdout
 
 
 @pytest.mark.parametrize(

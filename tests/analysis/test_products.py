@@ -204,6 +204,35 @@ def test_typical_growth_is_below_mean_square_growth():
     assert top.lyapunov_exponent + 4 * top.standard_error < np.log(products.mean_square_growth(1.0, 1.0, 0.2, 3)) / 2
 
 
+@pytest.mark.parametrize("cos", [-0.6, 0.0, 0.7])
+def test_sampled_mean_square_growth_is_the_closed_form_s_for_uniform_tokens(cos):
+    x = generators.cone(T=40_000, K=6, V=1, cos=cos, beta=0.9, lam=0.8, alpha=0.95, seed=2)
+    found = products.sampled_mean_square_growth(x).squeeze()
+    exact = products.mean_square_growth(0.9, 0.8, cos, 6, alpha=0.95)
+    # At a fixed angle every token has the same Frobenius norm; the directions differ by sampling alone.
+    assert float(found.growth) == pytest.approx(exact, abs=1e-6)
+    assert abs(found.least - exact) < 0.02
+    assert abs(found.most - exact) < 0.02
+
+
+def test_sampled_mean_square_growth_against_dense_matrices():
+    make = torch.Generator().manual_seed(4)
+    q, k = torch.randn(2, 2, 60, 2, 5, dtype=torch.float64, generator=make)
+    gates = torch.rand(3, 2, 60, 4, dtype=torch.float64, generator=make)
+    x = QDeltaInputs(q, k, torch.zeros(2, 60, 4, 1, dtype=torch.float64), -gates[0], gates[1], gates[2])
+    found, A = products.sampled_mean_square_growth(x), x.transition().matrix()
+    moment = (A @ A.mT).mean(1)
+    np.testing.assert_allclose(found.most, torch.linalg.eigvalsh(moment)[..., -1], rtol=1e-12)
+    np.testing.assert_allclose(found.least, torch.linalg.eigvalsh(moment)[..., 0], rtol=1e-9)
+    squares = A.square().sum((-2, -1)) / 5
+    np.testing.assert_allclose(found.growth, squares.mean(1), rtol=1e-12)
+    np.testing.assert_allclose(found.growth_error, squares.std(1) / 60**0.5, rtol=1e-9)
+    s = torch.nn.functional.normalize(torch.randn(5, dtype=torch.float64, generator=make), dim=-1)
+    along = (s @ A).square().sum(-1).mean(1).numpy()
+    assert ((found.least <= along) & (along <= found.most)).all()
+    assert np.isnan(products.sampled_mean_square_growth(x.tokens(0, 1)).growth_error).all()
+
+
 def test_persistent_excitation_against_the_definitions():
     make = torch.Generator().manual_seed(1)
     q, k = torch.randn(2, 2, 50, 2, 12, dtype=torch.float64, generator=make)
@@ -244,6 +273,7 @@ BAD = {
     "no tokens": (lambda: products.lyapunov_spectrum(NONE), "T = 0 tokens; expected at least 1"),
     "no tokens, summary": (lambda: products.growth_summary(NONE), "T = 0 tokens; expected at least 1"),
     "no tokens, windows": (lambda: products.transient_growth(NONE), "T = 0 tokens; expected at least 1"),
+    "no tokens, sampled": (lambda: products.sampled_mean_square_growth(NONE), "T = 0 tokens; expected at least 1"),
     "no tokens, moments": (lambda: products.persistent_excitation(NONE), "T = 0 tokens; expected at least 1"),
     "window": (lambda: products.transient_growth(SOME, 0), "window is 0; expected a whole number of at least 1"),
     "half a window": (lambda: products.transient_growth(SOME, 1.5), "window is 1.5; expected a whole number"),

@@ -217,6 +217,26 @@ def test_the_worst_unit_vectors_for_given_gates_reach_their_bound():
     assert np.log(reached) / T == pytest.approx(products.growth_summary(x).worst_case_gates.item(), abs=1e-9)
 
 
+def test_the_summary_as_a_table():
+    x = load_trained()[0]
+    lines = products.growth_table(products.growth_summary(x)).splitlines()
+    assert len(lines) == 4 + x.H
+    assert lines[3].split()[:3] == ["head", "worst", "case"]
+    found = products.growth_summary(x).isel(batch=0, head=2)
+    assert lines[6].split()[:5] == [
+        "2",
+        f"{float(found.worst_case):+.4f}",
+        f"{float(found.worst_case_gates):+.4f}",
+        f"{float(found.typical):+.4f}",
+        "±",
+    ]
+    table = products.growth_table(products.growth_summary(batch()))
+    assert "sequence  head" in table
+    assert len(table.splitlines()) == 4 + 2 * 4
+    line = products.growth_table(products.growth_summary(generators.isotropic(T=64, K=1))).splitlines()[-1]
+    assert line.split()[1:3] == ["-", "-"]
+
+
 def test_worst_cases_need_unit_vectors():
     x = generators.isotropic(T=20, K=4)
     longer = QDeltaInputs(2 * x.q, x.k, x.v, x.g, x.beta, x.lam)
