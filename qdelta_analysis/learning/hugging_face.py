@@ -7,10 +7,9 @@ there. Importing this module registers the classes; it needs the extra `models`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
-from huggingface_hub.dataclasses import strict
 from jaxtyping import Float, Int
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ from .packing import real_tokens, sequence_starts
 _ONLY = {"attn": None, "use_gate": True, "use_short_conv": True, "conv_bias": False, "tie_word_embeddings": False}
 
 
-@strict
+@no_type_check  # a config takes fields that it does not know
 class QDeltaConfig(PreTrainedConfig):
     """The sizes and options of a `QDeltaForCausalLM`, under the names of the authors' released config.
 
