@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page
 
-from qdelta_analysis.statements import statements
+from qdelta_analysis.guarantees import at_token
 from qdelta_analysis.view import Gate, Settings, view
 from tests.browser import driver
 
@@ -112,7 +112,7 @@ def _expected(lam: float, token: int) -> dict[str, Any]:
         "state": state.ravel().tolist(),
         "tolerance": TOLERANCE * float(np.abs(state).max()),
         "eigenvalue": shown.eigenvalues(token)[1],
-        "sentences": [s.sentence for s in statements(shown, token)],
+        "sentences": [s.sentence for s in at_token(shown.facts, token)],
     }
 
 

@@ -68,6 +68,14 @@ class Transition:
         kk, kq, _ = self._geometry
         return kk + self.lam * kq
 
+    @property
+    def cos(self):
+        """Cosine of the angle between q and k, [...]; 0 where either vanishes."""
+        xp = array_namespace(self.k)
+        kk, kq, _ = self._geometry
+        size = xp.sqrt(kk * xp.vecdot(self.q, self.q))
+        return kq / xp.where(size > 0, size, xp.ones_like(size))
+
     def matrix(self):
         """Return the dense matrices A, [..., d, d]."""
         xp = array_namespace(self.k)

@@ -11,6 +11,7 @@ import torch
 from qdelta_kernels import chunk_qdelta_diagnostics, qdelta_rule, recurrent_qdelta_rule
 
 from .generators import GENERATORS
+from .guarantees import Facts
 from .inputs import QDeltaInputs
 from .threads import one_thread
 
@@ -112,16 +113,16 @@ class View:
     alpha: np.ndarray  # [T]
     beta: np.ndarray
     lam: np.ndarray
+    cos: np.ndarray  # of the angle between q and k
     beta_alignment: np.ndarray
     operator_norm: np.ndarray
-    norm_envelope: np.ndarray
     error_before: np.ndarray
     error_after: np.ndarray
     state_norm: np.ndarray
     anchors: np.ndarray  # [ceil(T / stride), V, K]: the state that enters tokens 0, stride, 2 stride, ...
     stride: int
-    unit: bool  # every q and k is a unit vector
     text: str  # the t-th character is token t; empty where tokens are no text
+    facts: Facts  # about all the tokens asked for: what the guarantees read
 
     @property
     def T(self) -> int:
@@ -159,7 +160,8 @@ def view(inputs: QDeltaInputs) -> View:
     at = range(_STRIDE - 1, inputs.T - 1, _STRIDE)
     found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, keep_updates=True, chunk_size=_STRIDE)
     assert found.updates is not None
-    t = inputs.transition()
+    facts = Facts(inputs)
+    gates, geometry = facts.gates, facts.geometry
     norm = found.state_norm[0, :, 0].numpy()
     beyond = ~(norm < _LARGEST)
     T = max(1, int(beyond.argmax())) if beyond.any() else inputs.T
@@ -167,17 +169,16 @@ def view(inputs: QDeltaInputs) -> View:
     start = found.states.new_zeros(1, 1, *found.states.shape[2:]) if start is None else start[:, None]
     anchors = torch.cat([start, found.states], dim=1)[0, :, 0].mT.numpy()
     per_token = {
-        "alpha": t.alpha,
-        "beta": t.beta,
-        "lam": t.lam,
-        "beta_alignment": t.beta * t.alignment,
-        "operator_norm": t.operator_norm(),
-        "norm_envelope": t.norm_envelope(),
+        "alpha": gates.alpha,
+        "beta": gates.beta,
+        "lam": gates.lam,
+        "cos": inputs.transition().cos,
+        "beta_alignment": gates.beta * geometry.alignment,
+        "operator_norm": gates.alpha * geometry.norm,
         "error_before": found.error_before,
         "error_after": found.error_after,
         "state_norm": found.state_norm,
     }
-    lengths = torch.cat([inputs.q.norm(dim=-1), inputs.k.norm(dim=-1)])
     return View(
         asked=inputs.T,
         k=inputs.k[0, :T, 0].numpy(),
@@ -185,8 +186,8 @@ def view(inputs: QDeltaInputs) -> View:
         **{name: x[0, :T, 0].numpy() for name, x in per_token.items()},
         anchors=anchors[: -(-T // _STRIDE)],
         stride=_STRIDE,
-        unit=bool((lengths - 1).abs().max() < 1e-5),
         text=inputs.metadata.get("text", ""),
+        facts=facts,
     )
 
 

@@ -34,15 +34,17 @@ __all__ = [
 GUARANTEES = MappingProxyType({g.id: g for g in (G1, G2, G3, G4, G5, G6, G7, G8, G9, G10, G11, G12, G13, G14)})
 
 
-def check(inputs: QDeltaInputs, seed: int = 0) -> Report:
+def check(inputs: QDeltaInputs | Facts, seed: int = 0) -> Report:
     """Test every claim on some inputs: in each head it holds, is violated, or its hypotheses are not met.
+
+    Given the facts of inputs, which others may have read already, nothing is computed twice; they have their own seed.
 
     One pass over the memory and one over q and k serve all claims; what needs dense algebra is done on samples
     (`seed`), among them the tokens where the claims are tightest. "holds" means that the numbers agree with
     the claim on these inputs, to the tolerances that the report states; that it holds in general is what
     `prove` shows.
     """
-    facts = Facts(inputs, seed)
+    facts = inputs if isinstance(inputs, Facts) else Facts(inputs, seed)
     return Report(MappingProxyType({name: guarantee.check(facts) for name, guarantee in GUARANTEES.items()}), facts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .facts import Facts
@@ -12,12 +13,16 @@ from .report import Report
 
 @dataclass(frozen=True)
 class TokenStatement:
-    """One claim at one token: its margin there (as in `Check`; NaN where there is none) and a sentence."""
+    """One claim at one token: its margin there, what that is measured in, and a sentence.
+
+    The margin is `Check`'s for this token alone; of G9, which speaks of a whole head, it is 1 - gamma.
+    """
 
     id: str
     title: str
     verdict: Verdict
     margin: float
+    unit: str
     sentence: str
 
 
@@ -57,6 +62,7 @@ class _Here:
             "Spectral radius at most α",
             "holds" if covered else "hypotheses not met",
             margin,
+            "α",
             f"ρ(A) = {self.alpha * found:.3f} with α = {self.alpha:.3f}: βa = {self.ba:.3f} is "
             f"{'inside' if margin >= -self.slack else 'outside'} [0, 2]",
         )
@@ -69,18 +75,22 @@ class _Here:
             "Operator norm, exact",
             "holds" if self.facts.d >= 2 else "hypotheses not met",
             self.expansion - 1,
+            "α",
             f"‖A‖ = {full:.3f}, {self.expansion:.3f} times α = {self.alpha:.3f}: {grows}",
         )
 
     def contraction(self) -> TokenStatement:
         inside = 0 < self.ba < 2
+        all_ba = self.facts.beta_a[..., self.head]
+        share = int(((all_ba > 0) & (all_ba < 2)).sum())
         return TokenStatement(
             "G4",
             "One-step contraction of the mixed error (Lemma 3.1)",
             "holds" if inside else "hypotheses not met",
             1 - self.factor,
+            "of the error",
             f"βa = {self.ba:.3f} is {'inside' if inside else 'outside'} (0, 2): this write takes ‖v − Sx‖ to "
-            f"|1 − βa| = {self.factor:.3f} of what it was",
+            f"|1 − βa| = {self.factor:.3f} of what it was; inside at {share} of the head's {all_ba.numel()} tokens",
         )
 
     def box(self) -> TokenStatement:
@@ -88,6 +98,7 @@ class _Here:
             "G6",
             "Alignment box",
             min(self.ba, 2 - self.ba),
+            "in βa",
             [*self._needs_unit(), *self._needs("β", self.beta), *self._needs("λ", self.lam)],
             f"βa = {self.ba:.3f} lies in [0, 2], as it must for unit q, k and β, λ in [0, 1]",
             f"βa = {self.ba:.3f}",
@@ -97,9 +108,8 @@ class _Here:
         limit = self.alpha * (1 + self.lam**2) ** 0.5
         numbers = f"‖A‖ = {self.alpha * self.expansion:.3f} and α√(1 + λ²) = {limit:.3f}"
         margin = limit - self.alpha * self.expansion
-        return self._bounded(
-            "G7", "Norm envelope", margin, [*self._needs_unit(), *self._needs("β", self.beta)], numbers, numbers
-        )
+        needs = [*self._needs_unit(), *self._needs("β", self.beta)]
+        return self._bounded("G7", "Norm envelope", margin, "in ‖A‖", needs, numbers, numbers)
 
     def memory(self) -> TokenStatement:
         gamma = float(growth_bound(self.facts)[self.head])
@@ -111,6 +121,7 @@ class _Here:
             "G9",
             "Memory bounded whatever the tokens",
             1 - gamma,
+            "in γ",
             needs,
             f"γ = max α √(1 + max λ²) = {gamma:.3f} < 1 bounds ‖S‖ for ever",
             "such gates allow inputs along which the memory grows by γ a token" if gamma >= 1 else f"γ = {gamma:.3f}",
@@ -121,16 +132,17 @@ class _Here:
             "G14",
             "Price of query feedback",
             "holds" if self.facts.d >= 2 else "hypotheses not met",
-            self.expansion - 1,
+            math.log(self.expansion) if self.expansion > 0 else -math.inf,
+            "nats",
             f"decay by a further 1/{self.expansion:.4f} in this step would make ‖A‖ = α = {self.alpha:.3f}",
         )
 
     def _bounded(
-        self, name: str, title: str, margin: float, needs: list[str], holds: str, other: str
+        self, name: str, title: str, margin: float, unit: str, needs: list[str], holds: str, other: str
     ) -> TokenStatement:
         if needs:
-            return TokenStatement(name, title, "hypotheses not met", margin, f"{'; '.join(needs)}: {other}")
-        return TokenStatement(name, title, "holds" if margin >= -self.slack else "violated", margin, holds)
+            return TokenStatement(name, title, "hypotheses not met", margin, unit, f"{'; '.join(needs)}: {other}")
+        return TokenStatement(name, title, "holds" if margin >= -self.slack else "violated", margin, unit, holds)
 
     def _needs_unit(self, everywhere: bool = False) -> list[str]:
         facts = self.facts

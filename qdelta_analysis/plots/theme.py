@@ -14,6 +14,9 @@ COLORS = {
     "eigenvalue": "#D55E00",
     "norm": "#CC79A7",
     "reference": "#7F7F7F",
+    "error_bound": "#00573D",
+    "memory_bound": "#000000",
+    "marked": "#F0E442",
     "guaranteed": "rgba(0, 158, 115, 0.12)",
 }
 FONT = "Liberation Sans, Arimo, Helvetica, Arial, sans-serif"

@@ -6,7 +6,7 @@ Every rate is in nats per token; everything is computed in float64.
 from .box import JointSpectralRadius, joint_spectral_radius, worst_growth
 from .finite import FiniteJointSpectralRadius, joint_spectral_radius_of
 from .lyapunov import lyapunov_spectrum, top_lyapunov_exponent
-from .moments import critical_beta, mean_square_growth, persistent_excitation
+from .moments import critical_beta, critical_lam, mean_square_growth, persistent_excitation
 from .sampling import sampled_mean_square_growth
 from .summary import growth_summary, growth_table
 from .windows import observed_growth, transient_growth
@@ -15,6 +15,7 @@ __all__ = [
     "FiniteJointSpectralRadius",
     "JointSpectralRadius",
     "critical_beta",
+    "critical_lam",
     "growth_summary",
     "growth_table",
     "joint_spectral_radius",

@@ -47,6 +47,23 @@ def critical_beta(lam: Number, cos: Number) -> Number:
     return np.where(xx > 0, 2 * (1 + lam * cos) / np.where(xx > 0, xx, 1), np.inf)[()]
 
 
+def critical_lam(beta: Number, cos: Number) -> Number:
+    """Return the query feedback above which tokens without decay grow in mean square: `critical_beta`, solved for lam.
+
+        lam* = (c (1 - beta) + sqrt(c^2 (1 - beta)^2 + beta (2 - beta))) / beta,    c = cos = k.q
+
+    At beta = 0 nothing is written, no lam makes it grow, and it is inf. beta in [0, 2], cos in [-1, 1]: numbers or
+    arrays that broadcast. Raises ValueError outside. Source: this project's theory (claim G10).
+    """
+    beta, _, cos = _gates(beta, 0.0, cos)
+    bent = cos * (1 - beta)
+    root = np.sqrt(bent**2 + beta * (2 - beta))
+    # Multiplied out by root - bent where root + bent would cancel.
+    top = np.where(bent < 0, 2 - beta, root + bent)
+    bottom = np.where(bent < 0, root - bent, beta)
+    return np.where(beta > 0, top / np.where(beta > 0, bottom, 1), np.inf)[()]
+
+
 @torch.no_grad()
 def persistent_excitation(inputs: QDeltaInputs) -> xr.Dataset:
     """Measure in which directions the tokens write and erase, and the write strength up to which that contracts.

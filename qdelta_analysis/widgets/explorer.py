@@ -16,14 +16,15 @@ from torch import Tensor
 
 from ..data import load_trained
 from ..export import FORMATS, save_figure
+from ..guarantees import TokenStatement, at_token
 from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
-from ..statements import statements
 from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
 from .clipboard import CopyButton
 from .live_figure import LiveFigure
 from .scrubber import StateScrubber
+from .stability import StabilityPanel
 
-_MARKS = {"holds": ("✓", "#00734f"), "fails": ("✗", "#b3380a"), "not covered": ("–", "#666666")}
+_MARKS = {"holds": ("✓", "#00734f"), "violated": ("✗", "#b3380a"), "hypotheses not met": ("–", "#666666")}
 _SCALE, _REPLACE = "× trained", "="
 # What a gate's slider spans: as a factor of the trained values, and as a value of its own.
 _RANGES = {
@@ -58,6 +59,11 @@ class Explorer(W.VBox):
         self._load_scrubber()
         self.scrubber.token = token
         self._panels = LiveFigure(panels_figure(self.view, self.token))
+        # Only the tab that is open is drawn: the other one when it is opened.
+        self._stability: StabilityPanel | None = None
+        self._behind = W.VBox()
+        self._tabs = W.Tab([self._panels, self._behind], titles=("Memory through time", "Stability"), selected_index=0)
+        self._tabs.observe(lambda change: self._draw_view(), "selected_index")
         self._words, self._check, self._problem = W.HTML(), W.HTML(), W.HTML()
         self._show_words()
         self._show_check()
@@ -80,7 +86,9 @@ class Explorer(W.VBox):
         )
 
     def figure(self) -> go.Figure:
-        """Return everything that is shown as one still figure."""
+        """Return what the open tab shows, with the memory beside the time lines, as one still figure."""
+        if self._stability and self._tabs.selected_index == 1:
+            return self._stability.figure()
         return explorer_figure(self.view, self.token)
 
     def _build_controls(self) -> None:
@@ -121,7 +129,7 @@ class Explorer(W.VBox):
             W.Box([self._source, self._layer, self._head, self._cos], layout=row),
             W.Box(gates, layout=row),
             self._problem,
-            W.Box([memory, self._panels], layout=W.Layout(flex_flow="row wrap", align_items="flex-start")),
+            W.Box([memory, self._tabs], layout=W.Layout(flex_flow="row wrap", align_items="flex-start")),
             W.HBox([save, kind, self._copy, saved]),
         )
 
@@ -201,6 +209,28 @@ class Explorer(W.VBox):
             self._draw_token()
 
     def _draw_view(self) -> None:
+        if self._tabs.selected_index == 1:
+            self._draw_stability()
+        else:
+            self._draw_panels()
+
+    def _draw_token(self) -> None:
+        if self._stability and self._tabs.selected_index == 1:
+            self._stability.show_token(self.token)
+        else:
+            self._draw_panels_token()
+
+    def _draw_stability(self) -> None:
+        if self._stability is None:
+            self._stability = StabilityPanel(self.view, self.token, self._go_to)
+            self._behind.children = (self._stability,)
+        else:
+            self._stability.show(self.view, self.token)
+
+    def _go_to(self, token: int) -> None:
+        self.scrubber.token = min(token, self.view.T - 1)
+
+    def _draw_panels(self) -> None:
         layout: Any = self._panels.layout
         with self._panels.batch_update():
             self._panels.redraw(time_traces(self.view))
@@ -211,9 +241,9 @@ class Explorer(W.VBox):
             layout.yaxis5.range = ranges["beta_alignment"]
             for axis in (layout.xaxis3, layout.xaxis4, layout.xaxis5):
                 axis.range = (0, max(1, self.view.T - 1))
-            self._draw_token()
+            self._draw_panels_token()
 
-    def _draw_token(self) -> None:
+    def _draw_panels_token(self) -> None:
         layout: Any = self._panels.layout
         with self._panels.batch_update():
             self._panels.redraw(spectrum_traces(self.view, self.token))
@@ -223,18 +253,12 @@ class Explorer(W.VBox):
                     shape.x0 = shape.x1 = self.token
 
     def _show_words(self) -> None:
-        rows = []
-        for s in statements(self.view, self.token):
-            mark, color = _MARKS[s.verdict]
-            rows.append(
-                f'<li style="margin: 3px 0"><b style="color: {color}">{mark} {html.escape(s.name)}: {s.verdict}.</b> '
-                f"{html.escape(s.sentence)}.</li>"
-            )
+        rows = [_in_words(statement) for statement in at_token(self.view.facts, self.token)]
         if self.view.asked > self.view.T:
             rows.append(f"<li>Shown up to token {self.view.T - 1} of {self.view.asked}: there ‖S‖ passes 1e30.</li>")
         self._words.value = (
-            f'<ul class="qdelta-words" style="list-style: none; padding: 0; margin: 0; line-height: 1.35">'
-            f"{''.join(rows)}</ul>"
+            f'<div class="qdelta-words" style="font-size: 12px; line-height: 1.35"><b>At token {self.token}</b>'
+            f'<ul style="list-style: none; padding: 0; margin: 0">{"".join(rows)}</ul></div>'
         )
 
     def _show_check(self) -> None:
@@ -245,7 +269,7 @@ class Explorer(W.VBox):
         difference, size = float((outputs(self.inputs) - gated).abs().max()), float(gated.abs().max())
         same = difference <= 1e-9 * size
         self._check.value = (
-            f'<div class="qdelta-check" style="line-height: 1.35; margin-top: 6px">'
+            f'<div class="qdelta-check" style="font-size: 12px; line-height: 1.35; margin-top: 6px">'
             f"Largest difference from Gated DeltaNet in any output: <b>{difference:.2e}</b> (outputs reach {size:.2e})"
             f"{': at λ = 0 Q-Delta is Gated DeltaNet ✓' if same else '; move λ to 0 and it vanishes'}.</div>"
         )
@@ -258,6 +282,14 @@ class Explorer(W.VBox):
             message.value = f"saved {html.escape(str(save_figure(self.figure(), path).resolve()))}"
         except (RuntimeError, OSError) as error:
             message.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
+
+
+def _in_words(s: TokenStatement) -> str:
+    mark, color = _MARKS[s.verdict]
+    return (
+        f'<li style="margin: 2px 0"><b style="color: {color}">{mark} {s.id} {html.escape(s.title)}: {s.verdict}</b>, '
+        f"margin {s.margin:.3g} {s.unit}. {html.escape(s.sentence)}.</li>"
+    )
 
 
 @lru_cache(maxsize=16)

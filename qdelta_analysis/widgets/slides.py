@@ -12,19 +12,16 @@ from .live_figure import LiveFigure
 
 
 class Slides(W.VBox):
-    """Draw `make(**values)` and, as sliders move, put the arrays of the figure that it then makes into the one drawn.
+    """Draw `make(**values)` and, as sliders move, put the arrays and the notes of the figure it then makes into it.
 
-    Each keyword names an argument of `make` and gives its slider's (low, high, step, start). `make` must give the same
-    traces in the same order every time.
+    Each keyword names an argument of `make` and gives its slider's (low, high, step, start), or a switch's start, True
+    or False. `make` must give the same traces in the same order every time.
     """
 
-    def __init__(self, make: Callable[..., go.Figure], **ranges: tuple[float, float, float, float]):
-        style, layout = {"description_width": "60px"}, W.Layout(width="420px")
+    def __init__(self, make: Callable[..., go.Figure], **ranges: tuple[float, float, float, float] | bool):
         self.sliders = {
-            name: W.FloatSlider(
-                start, min=low, max=high, step=step, description=name, style=style, layout=layout, readout_format=".2f"
-            )
-            for name, (low, high, step, start) in ranges.items()
+            name: _switch(name, given) if isinstance(given, bool) else _slider(name, *given)
+            for name, given in ranges.items()
         }
         self._make = make
         self.figure = LiveFigure(make(**self.values))
@@ -38,10 +35,23 @@ class Slides(W.VBox):
         return {name: slider.value for name, slider in self.sliders.items()}
 
     def _redraw(self) -> None:
-        drawn: Any = self.figure.data
-        fresh: Any = self._make(**self.values).data
+        drawn: Any = self.figure
+        fresh: Any = self._make(**self.values)
         with self.figure.batch_update():
-            for old, new in zip(drawn, fresh, strict=True):
+            for old, new in zip(drawn.layout.annotations, fresh.layout.annotations, strict=True):
+                old.text = new.text
+            for old, new in zip(drawn.data, fresh.data, strict=True):
                 for name in ("x", "y", "z"):
                     if name in new and new[name] is not None:
                         old[name] = new[name]
+
+
+def _slider(name: str, low: float, high: float, step: float, start: float) -> W.FloatSlider:
+    style, layout = {"description_width": "60px"}, W.Layout(width="420px")
+    return W.FloatSlider(
+        start, min=low, max=high, step=step, description=name, style=style, layout=layout, readout_format=".2f"
+    )
+
+
+def _switch(name: str, start: bool) -> W.Checkbox:
+    return W.Checkbox(start, description=name, indent=False, layout=W.Layout(margin="0 0 0 66px"))

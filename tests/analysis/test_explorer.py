@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from qdelta_analysis import generators, guarantees
 from qdelta_analysis.plots import explorer_figure
 from qdelta_analysis.view import Gate, Settings, view
 from qdelta_analysis.widgets import Explorer
@@ -53,6 +54,79 @@ def test_every_control_reaches_every_panel(explorer):
     explorer.scrubber.token = 7
     panels_agree(explorer)
     assert explorer._panels is figure  # built once, mutated
+
+
+def stability_agrees(explorer: Explorer) -> None:
+    v, token = view(explorer.settings.inputs()), explorer.token
+    panel = explorer._stability
+    drawn = {trace.meta: trace for trace in panel.maps.data}
+    expected = {trace.meta: trace for trace in panel.figure().data}
+    assert expected.keys() == drawn.keys()
+    for key, trace in expected.items():
+        np.testing.assert_array_equal(drawn[key].x, trace.x, err_msg=key)
+        np.testing.assert_array_equal(drawn[key].y, trace.y, err_msg=key)
+        if trace.type == "heatmap":
+            np.testing.assert_array_equal(drawn[key].z, trace.z, err_msg=key)
+    assert drawn["beta token"].x == v.lam[token]
+    assert drawn["beta token"].y == v.beta[token]
+    assert drawn["cos token"].y == pytest.approx(v.cos[token])
+    report = guarantees.check(explorer.settings.inputs())
+    assert {row["id"]: row["verdict"] for row in panel.report_table.claims} == report.verdicts
+    assert {row["id"]: row["token"] for row in panel.report_table.claims} == {
+        c.id: c.token for c in report.checks.values()
+    }
+    assert panel.report_table.summary == report.summary
+
+
+def test_the_stability_panel_is_made_when_it_is_opened_and_follows_when_it_is_seen(monkeypatch):
+    explorer = Explorer()
+    assert explorer._stability is None
+    explorer._tabs.selected_index = 1
+    maps = explorer._stability.maps
+    stability_agrees(explorer)
+    checks = []
+    check = guarantees.check
+    monkeypatch.setattr(guarantees, "check", lambda facts: checks.append(facts) or check(facts))
+    for token in (3, 700):
+        explorer.scrubber.token = token
+    assert not checks  # the report is of the head, not of the token
+    explorer._sliders["lam"].value = 0.5
+    assert len(checks) == 1
+    explorer._tabs.selected_index = 0
+    explorer._sliders["lam"].value = 0.7
+    explorer._head.value = 1
+    assert len(checks) == 1  # behind, nothing is computed
+    panels_agree(explorer)
+    explorer._tabs.selected_index = 1
+    assert len(checks) == 2
+    monkeypatch.undo()
+    stability_agrees(explorer)
+    for source in ("two-token cycle", "cone", "repeated keys"):
+        explorer._source.value = source
+        stability_agrees(explorer)
+    assert explorer._stability.maps is maps  # built once, mutated
+    assert explorer.figure().data[0].meta == "beta growth"
+    explorer._tabs.selected_index = 0
+    panels_agree(explorer)
+
+
+def test_the_report_s_tokens_are_gone_to(explorer):
+    explorer._tabs.selected_index = 1
+    table = explorer._stability.report_table
+    table._handle_custom_msg({"go": 17}, [])
+    assert explorer.token == 17
+    table._handle_custom_msg({"go": 10**6}, [])  # a token after those that can be shown
+    assert explorer.token == explorer.view.T - 1
+    explorer._tabs.selected_index = 0
+
+
+def test_a_memory_that_outgrows_the_screen_is_said_to():
+    cycle = Settings(source="two-token cycle", lam=Gate(2.0), beta=Gate(1.0), alpha=Gate(1.0))
+    explorer = Explorer(cycle)
+    assert "passes 1e30" not in explorer._words.value
+    explorer.view = view(generators.two_token_cycle(T=400, lam=1.0, K=4, V=4))
+    explorer._show_words()
+    assert f"Shown up to token {explorer.view.T - 1} of 400: there ‖S‖ passes 1e30" in explorer._words.value
 
 
 def test_what_is_not_there_is_refused_before_anything_moves():

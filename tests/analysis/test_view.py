@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from qdelta_analysis import generators, trace
-from qdelta_analysis.statements import statements
+from qdelta_analysis import generators, guarantees, trace
 from qdelta_analysis.view import SOURCES, Gate, Settings, gated_deltanet_outputs, outputs, view
 from qdelta_kernels import qdelta_rule_reference
 from tests.helpers import relative_error
@@ -77,24 +76,52 @@ def test_a_memory_that_outgrows_float32_is_shown_up_to_there():
     assert v.asked == 400
     assert np.isfinite(v.state(v.T - 1)).all()
     assert v.state_norm.max() < 1e30 < v.state_norm.max() * 1.5
-    assert "passed 1e30" in statements(v, 0)[-1].sentence
 
 
-def verdicts(inputs, token=0) -> list[str]:
-    return [s.verdict for s in statements(view(inputs), token)]
+def words(inputs, token=0) -> dict[str, guarantees.TokenStatement]:
+    return {s.id: s for s in guarantees.at_token(view(inputs).facts, token)}
+
+
+def unmet(inputs) -> set[str]:
+    found = words(inputs)
+    assert {s.verdict for s in found.values()} <= {"holds", "hypotheses not met"}  # nothing proved is violated
+    return {name for name, s in found.items() if s.verdict != "holds"}
 
 
 def test_the_words_name_what_holds_and_what_does_not():
-    cycle = verdicts(generators.two_token_cycle(lam=1.0))
-    assert cycle == ["holds", "holds", "holds", "fails", "not covered"]
-    assert verdicts(generators.two_token_cycle(lam=1.0, alpha=0.7)) == ["holds"] * 5
-    assert verdicts(generators.isotropic(lam=0.0, alpha=0.99)) == ["holds"] * 5
-    assert verdicts(generators.isotropic(beta=0.0))[0] == "fails"
-    beyond = verdicts(generators.cone(cos=1.0, beta=1.5, lam=1.0))
-    assert beyond == ["fails", "not covered", "fails", "fails", "not covered"]
+    cycle = words(generators.two_token_cycle(lam=1.0))
+    assert {name for name, s in cycle.items() if s.verdict != "holds"} == {"G9"}
+    assert "‖A‖ = 1.414, 1.414 times α = 1.000: some memories grow in this step" in cycle["G3"].sentence
+    assert "grows by γ a token" in cycle["G9"].sentence
+    assert cycle["G9"].margin == pytest.approx(1 - 2**0.5)
+    assert unmet(generators.two_token_cycle(lam=1.0, alpha=0.7)) == set()
+    gated = generators.isotropic(lam=0.0, alpha=0.99)
+    assert unmet(gated) == set()
+    assert "no memory grows in this step" in words(gated)["G3"].sentence
+    assert unmet(generators.isotropic(beta=0.0, alpha=0.5)) == {"G4"}
+    beyond = generators.cone(cos=1.0, beta=1.5, lam=1.0)
+    assert unmet(beyond) == {"G2", "G4", "G6", "G7", "G9"}
+    assert "βa = 3.000 is outside (0, 2)" in words(beyond)["G4"].sentence
+    assert "inside at 0 of the head's 256 tokens" in words(beyond)["G4"].sentence
     x = generators.isotropic()
-    longer = dataclasses.replace(x, k=2 * x.k)
-    assert [s.verdict for s in statements(view(longer), 0)][1] == "not covered"
+    longer = words(dataclasses.replace(x, k=2 * x.k))
+    assert longer["G6"].verdict == "hypotheses not met"
+    assert "q and k are not unit vectors" in longer["G6"].sentence
+
+
+def test_margins_at_a_token_are_those_of_the_trace():
+    inputs = Settings().inputs()
+    v, dataset = view(inputs), trace(inputs, 0)
+    for token in (0, 366, 1023):
+        at = {name: float(dataset[name][0, token, 0]) for name in ("beta_alignment", "operator_norm")}
+        found = {s.id: s.margin for s in guarantees.at_token(v.facts, token)}
+        assert found["G4"] == pytest.approx(1 - abs(1 - at["beta_alignment"]))
+        assert found["G3"] == pytest.approx(at["operator_norm"] / v.alpha[token] - 1, abs=1e-12)
+        assert found["G14"] == pytest.approx(np.log(at["operator_norm"] / v.alpha[token]), abs=1e-12)
+        envelope = v.alpha[token] * np.sqrt(1 + v.lam[token] ** 2)
+        assert found["G7"] == pytest.approx(envelope - at["operator_norm"], abs=1e-12)
+        q, k = inputs.q[0, token, 0].numpy(), inputs.k[0, token, 0].numpy()
+        assert v.cos[token] == pytest.approx(q @ k / np.linalg.norm(q) / np.linalg.norm(k))
 
 
 def test_words_agree_with_the_memory():
@@ -103,8 +130,9 @@ def test_words_agree_with_the_memory():
         settings = dataclasses.replace(settings_of(source), alpha=Gate(0.8))
         inputs = settings.inputs()
         v = view(inputs)
-        assert statements(v, 0)[-1].verdict == "holds"
+        assert words(inputs)["G9"].verdict == "holds"
         gamma = 0.8 * (1 + 0.5**2) ** 0.5
+        assert words(inputs)["G9"].margin == pytest.approx(1 - gamma)
         assert v.state_norm.max() <= inputs.beta.max() * inputs.v.norm(dim=-1).max() / (1 - gamma) + 1e-12
 
 

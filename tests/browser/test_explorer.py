@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page
 
-from qdelta_analysis.statements import statements
+from qdelta_analysis.guarantees import at_token
 from qdelta_analysis.view import Gate, Settings, View, view
 
 from . import driver
@@ -67,8 +67,12 @@ def shown(page: Page) -> dict:
 
 
 def words(v: View, token: int) -> str:
-    marks = {"holds": "✓", "fails": "✗", "not covered": "–"}
-    return "".join(f"{marks[s.verdict]} {s.name}: {s.verdict}. {s.sentence}." for s in statements(v, token))
+    marks = {"holds": "✓", "violated": "✗", "hypotheses not met": "–"}
+    said = (
+        f"{marks[s.verdict]} {s.id} {s.title}: {s.verdict}, margin {s.margin:.3g} {s.unit}. {s.sentence}."
+        for s in at_token(v.facts, token)
+    )
+    return f"At token {token}" + "".join(said)
 
 
 def wait_until_shown(page: Page, settings: Settings, token: int) -> dict:
@@ -155,8 +159,10 @@ def test_the_cycle_in_which_the_error_contracts_and_the_memory_grows(page: Page)
     page.locator(".widget-dropdown", has_text="tokens").locator("select").select_option("two-token cycle")
     settings = Settings(source="two-token cycle", lam=Gate(0.5), beta=Gate(0.5), alpha=Gate(1.0))
     found = wait_until_shown(page, settings, 63)
-    assert "inside at 64 of 64 tokens" in found["words"]
-    assert "✗ No expansion of the memory in this step" in found["words"]
+    assert "inside at 64 of the head's 64 tokens" in found["words"]
+    assert "✓ G4 One-step contraction of the mixed error (Lemma 3.1): holds, margin 1 of the error." in found["words"]
+    assert "‖A‖ = 1.118, 1.118 times α = 1.000: some memories grow in this step" in found["words"]
+    assert "– G9 Memory bounded whatever the tokens: hypotheses not met" in found["words"]
 
 
 def test_a_cone_has_an_angle_to_move(page: Page):

@@ -1,0 +1,90 @@
+"""The explorer's stability panel: what the claims say of a head, and its tokens on maps of a step's growth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as W
+import plotly.graph_objects as go
+
+from .. import guarantees
+from ..plots import growth_colors, map_titles, map_traces, stability_figure, token_traces
+from ..stability import StabilityMap, stability_map
+from ..threads import one_thread
+from ..view import View
+from .live_figure import LiveFigure
+from .report_table import ReportTable
+
+_QUANTITIES = {"‖A‖: the worst memory": "norm", "mean square: a typical memory": "mean square"}
+
+
+class StabilityPanel(W.VBox):
+    """Two maps through the shown token, over lam and beta and over lam and cos(q, k), and the report of all claims.
+
+    go_to: called with a token that the reader chooses, in the maps or in the report.
+    """
+
+    def __init__(self, view: View, token: int, go_to: Callable[[int], None]):
+        self._quantity: Any = W.ToggleButtons(options=_QUANTITIES, style={"button_width": "230px"})
+        self.report_table = ReportTable(go_to)
+        self._view, self._token = view, token
+        self.maps = LiveFigure(self.figure())
+        for trace in self._traces():
+            if trace.meta.endswith(" tokens"):
+                trace.on_click(lambda trace, points, state: go_to(points.point_inds[0]) if points.point_inds else None)
+        self._quantity.observe(lambda change: self._draw(), "value")
+        self._report()
+        super().__init__([self._quantity, self.maps, self.report_table])
+
+    def show(self, view: View, token: int) -> None:
+        """Show another head, or the same under other gates."""
+        self._view, self._token = view, token
+        tokens = _tokens(view)
+        with self.maps.batch_update():
+            self.maps.redraw({f"{over} tokens": {"x": tokens["lam"], "y": tokens[over]} for over in ("beta", "cos")})
+            self._draw()
+        self._report()
+
+    def show_token(self, token: int) -> None:
+        """Show another token: the maps are cut through it."""
+        self._token = token
+        self._draw()
+
+    def figure(self) -> go.Figure:
+        """Return the maps as a still figure."""
+        return stability_figure(self._maps(), _tokens(self._view), self._token)
+
+    def _maps(self) -> list[StabilityMap]:
+        v, t = self._view, self._token
+        shared = {"alpha": float(v.alpha[t]), "alpha_max": float(v.alpha.max()), "d": v.k.shape[1]}
+        # Rounding may leave the cosine of parallel vectors a little beyond 1.
+        cos = min(max(float(v.cos[t]), -1.0), 1.0)
+        quantity = self._quantity.value
+        return [
+            stability_map("beta", cos, quantity=quantity, **shared),
+            stability_map("cos", float(v.beta[t]), quantity=quantity, **shared),
+        ]
+
+    def _draw(self) -> None:
+        maps, layout = self._maps(), self._layout()
+        traces = {key: values for m in maps for key, values in map_traces(m).items()}
+        with self.maps.batch_update():
+            self.maps.redraw(traces | token_traces(maps, _tokens(self._view), self._token))
+            for annotation, title in zip(layout.annotations, map_titles(maps), strict=True):
+                annotation.text = title
+            layout.coloraxis.update(growth_colors(maps[0]))
+
+    @one_thread()
+    def _report(self) -> None:
+        self.report_table.show(guarantees.check(self._view.facts))
+
+    def _traces(self) -> Any:
+        return self.maps.data
+
+    def _layout(self) -> Any:
+        return self.maps.layout
+
+
+def _tokens(view: View) -> dict[str, Any]:
+    return {"lam": view.lam, "beta": view.beta, "cos": view.cos}
