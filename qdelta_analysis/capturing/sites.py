@@ -159,10 +159,19 @@ class _Dispatcher:
         call = came
         for number, handler in handlers:
             call = handler.before(number, call)
-        result = self.function(*args, **kwargs) if call is came else call.compute()
+        result = self._run(*args, **kwargs) if call is came else call.compute()
         for number, handler in handlers:
             handler.after(number, call, result)
         return result
+
+    def _run(self, *args, **kwargs):
+        """Call the function, whose own calls of another rule's are no calls of the layer."""
+        layer = _running.get()
+        _say(None)
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            _say(layer)
 
 
 @contextmanager
