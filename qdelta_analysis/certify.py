@@ -49,9 +49,14 @@ class Certificate:
         box = ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in self.box.items())
         at = ", ".join(f"{name} = {value:g}" for name, value in self.point.items())
         limit = f"{self.limit:g}" + (f" + {self.slack:g}" if self.slack else "")
-        return (
-            f"{self.claim} {self.verdict} on {box}: {self.words} at most {limit}. {self.boxes} boxes; certified bound "
-            f"{self.bound:.12g}; largest value found {self.value:.12g} at {at}. Method: {self.method}."
+        boxes = "1 box" if self.boxes == 1 else f"{self.boxes} boxes"
+        return "\n".join(
+            [
+                f"{self.claim} {self.verdict} on {box}: {self.words} is at most {limit}.",
+                f"    Certified bound {self.bound:.12g}, {boxes} looked at.",
+                f"    Largest value found: {self.value:.12g} at {at}.",
+                f"    Method: {self.method}.",
+            ]
         )
 
     def transition(self) -> Transition:

@@ -138,6 +138,7 @@ def _crossed(p: Derivation) -> None:
         p.room(2 - b - L * (b - 1), positive=True) / room,
         r"It is below $1$ where $L (b - 1) < 2 - b$",
         shown="1 - c",
+        strict=True,
     )
     p.nonnegative(1 + worst, (b + p.room(2 - L) * less) / room, r"And never below $-1$: for $b \le 1$", shown="1 + c")
     p.nonnegative(1 + worst, (p.room(2 - b) + L * more) / room, r"And for $b \ge 1$", shown="1 + c")

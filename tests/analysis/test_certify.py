@@ -178,4 +178,6 @@ def test_bad_input(arguments, options, sentence, as_users_call):
 def test_a_certificate_can_be_read():
     words = str(certify("G7"))
     assert "G7 proved on beta in [0, 1], lam in [0, 1], cos in [-1, 1]" in words
-    assert "1 boxes; certified bound 1;" in words
+    assert "Certified bound 1, 1 box looked at.\n" in words
+    assert "Largest value found: 1 at beta = 0, lam = 0, cos = -1.\n" in words
+    assert "Certified bound 5, 0 boxes looked at.\n" in str(certify("G6", DOUBLED_BOX))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from qdelta_analysis import Transition, generators, trace
+from qdelta_analysis import Transition, generators, load_trained, trace
 
 from . import driver
 
@@ -22,6 +22,11 @@ def moved(page, label: str, key: str, figure: int) -> list:
     slider = page.locator(".widget-slider", has=page.locator(f".widget-label:text-is('{label}')")).first
     slider.locator(".noUi-handle").focus()
     page.keyboard.press(key)
+    return changed(page, before, figure)
+
+
+def changed(page, before: list, figure: int) -> list:
+    """Wait until the figure's y arrays are no longer what they were; returns them."""
     page.wait_for_function(
         f"([n, before]) => JSON.stringify(({DATA})(n)) !== before",
         arg=[figure, page.evaluate("JSON.stringify", before)],
@@ -48,14 +53,26 @@ def test_contraction_and_tracking(browser: Browser, lab: driver.Lab):
         driver.open_and_run(page, lab, "02_contraction_and_tracking.ipynb")
         assert "proved" in page.inner_text("body")
         assert "refuted" in page.inner_text("body")
+        page.wait_for_selector(".js-plotly-plot .js-line", state="attached")
+        bound, error = moved(page, "scale", "ArrowLeft", 0)
+        x = load_trained()[0].heads(2)
+        np.testing.assert_allclose(error, trace(x.with_lam(0.95 * x.lam), 0).error_after[0, :, 0], rtol=1e-5)
+        assert (np.array(error) <= bound).all()
+        assert "SymPy checked every step" in page.inner_text("body")
         driver.assert_clean(page)
 
 
 def test_memory_can_grow(browser: Browser, lab: driver.Lab):
-    with driver.open_page(browser, viewport={"width": 1200, "height": 4300}) as page:
+    with driver.open_page(browser, viewport={"width": 1200, "height": 5000}) as page:
         driver.open_and_run(page, lab, "03_memory_can_grow.ipynb")
         page.wait_for_selector(".js-plotly-plot .js-line", state="attached")
         _, norm, *_ = moved(page, "lam", "ArrowLeft", 0)
         cycle = generators.two_token_cycle(T=64, lam=0.95)
         np.testing.assert_allclose(norm, trace(cycle, 0).state_norm[0, :, 0], rtol=1e-9)
+        before = page.evaluate(DATA, 0)
+        page.locator(".widget-checkbox", has_text="compensate").locator("input").check()
+        _, norm, *_ = changed(page, before, 0)
+        mended = trace(cycle.with_norm_compensation(), 0).state_norm[0, :, 0]
+        np.testing.assert_allclose(norm, mended, rtol=1e-9)
+        assert max(norm) < 1e-6 * before[1][-1]
         driver.assert_clean(page)
