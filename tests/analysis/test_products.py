@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from qdelta_analysis import QDeltaInputs, Transition, generators, products
-from qdelta_analysis.products import box
+from qdelta_analysis.products import box, finite
 
 LAMS = (0.25, 0.5, 1.0)
 BOXES = [(0.0, 1.0, 1.0), (0.03, 1.0, 1.0), (0.7, 0.8, 0.4), (0.3, 1.0, 1.5), (1.0, 0.9, 1.5), (2.0, 1.0, 2.0)]
@@ -142,6 +142,24 @@ def test_commuting_matrices_have_the_largest_spectral_radius(quadratic):
     assert np.abs(D).max() <= found.upper * (1 + 1e-12)
     if quadratic:  # all are diagonal in one basis, which the search for a norm finds
         assert found.upper < found.lower * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("case", ["Gripenberg's pair", "Daubechies D4", 0, 1, 2, 3])
+def test_no_quadratic_norm_of_the_plane_is_clearly_better(case):
+    A = np.array(KNOWN[case][0]) if case in KNOWN else np.random.default_rng(case).normal(size=(3, 2, 2))
+    L = finite.quadratic_basis(A)
+    found = np.linalg.norm(L @ A @ np.linalg.inv(L), ord=2, axis=(-2, -1)).max()
+    # Every quadratic norm is, up to a factor, that of a lower triangular L with entries 1, shear and stretch.
+    shear, stretch = np.meshgrid(np.linspace(-4, 4, 161), np.exp(np.linspace(-3, 3, 121)))
+    grid = np.zeros((shear.size, 1, 2, 2))
+    grid[..., 0, 0], grid[..., 1, 0], grid[..., 1, 1] = 1, shear.reshape(-1, 1), stretch.reshape(-1, 1)
+    norms = np.linalg.norm(grid @ A @ np.linalg.inv(grid), ord=2, axis=(-2, -1)).max(-1)
+    assert found <= norms.min() * 1.001
+    assert found >= max(np.abs(np.linalg.eigvals(A)).max(), joint_lower(A)) - 1e-9
+
+
+def joint_lower(A: np.ndarray) -> float:
+    return products.joint_spectral_radius_of(A, tolerance=1e-3).lower
 
 
 @pytest.mark.parametrize("seed", range(6))
