@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Literal
 
 import torch
@@ -113,7 +114,7 @@ class Check:
         return tuple(condition for condition in self.conditions if not all(condition.met))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Guarantee:
     """A claim about Q-Delta's memory, with its hypotheses, proof, check and counterexample.
 
@@ -130,6 +131,19 @@ class Guarantee:
     measure: Callable[[Facts], Measured]
     dropped: str | None = None  # the hypothesis that `counterexample` drops
     example: Callable[[], QDeltaInputs] | None = None
+
+    def __repr__(self) -> str:
+        """Say the claim in words, what it needs, and who stated it."""
+        needs = "; ".join(hypothesis.words for hypothesis in self.hypotheses) or "nothing"
+        return f"{self.id} {self.title}: {self.words}. It needs: {needs}. Source: {self.source}."
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook, with the statement as mathematics."""
+        needs = "".join(f"<li>{escape(hypothesis.words)}</li>" for hypothesis in self.hypotheses) or "<li>nothing</li>"
+        return (
+            f"<b>{self.id} {escape(self.title)}</b>$${escape(self.statement, quote=False)}$$"
+            f"<p>{escape(self.words)}.</p>It needs:<ul>{needs}</ul><small>Source: {escape(self.source)}</small>"
+        )
 
     def prove(self) -> Any:
         """Return the symbolic proof (`qdelta_analysis.symbolic.Proof`); raises ProofError if a step is not true."""
