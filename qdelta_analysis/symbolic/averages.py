@@ -15,6 +15,9 @@ from .spectrum import TRANSITION
 sigma = sp.Symbol(r"\|s\|^2", nonnegative=True)
 u, w, m = (sp.Symbol(rf"{{(s\cdot{{{name}}})}}", real=True) for name in "xkn")
 kk = sp.Symbol(r"\|k\|^2", nonnegative=True)
+# mu and Lambda of the vectors alone, without the gates; and the bound with them.
+_FIXED = sp.symbols(r"\mu_0 \Lambda_0", positive=True)
+_BOUND = r"\mathbb{E}\alpha^2 - 2 \mu + \Lambda"
 ONE_TOKEN = sigma - 2 * beta * u * w + beta**2 * u**2 * kk
 
 
@@ -31,7 +34,8 @@ def mean_square_growth() -> Proof:
         hypotheses=(
             r"$k$ uniform on the unit sphere of $\mathbb{R}^d$",
             r"$q = c k + \sqrt{1 - c^2}\, n$, $c \in [-1, 1]$, $n$ uniform among the unit vectors orthogonal to $k$",
-            "tokens independent of each other, the gates fixed",
+            r"tokens independent of each other; the gates and $c$ fixed, or random and independent of the directions, "
+            "and the right side averaged over them",
         ),
         dimension="any d >= 2; the averages written out as integrals for d = 2, 3",
     )
@@ -46,7 +50,11 @@ def mean_square_growth() -> Proof:
         r"Put into the first line, average by average",
         shown=r"\mathbb{E} \|s A\|^2",
     )
-    p.by(Fact.EXPECTATION, r"\mathbb{E} \|s A_1 \cdots A_n\|^2 = (\mathbb{E} \|s A\|^2 / \|s\|^2)^n \|s\|^2")
+    p.by(
+        Fact.EXPECTATION,
+        r"\mathbb{E} \|s A_1 \cdots A_n\|^2 = (\mathbb{E} \|s A\|^2 / \|s\|^2)^n \|s\|^2",
+        "So token by token",
+    )
     p.equal(
         closed_forms.mean_square_growth(1, beta, lam, c, d) - 1,
         beta * (1 + 2 * lam * c + lam**2) * (beta - critical) / d,
@@ -60,18 +68,22 @@ def mean_square_growth() -> Proof:
 
 def persistent_excitation() -> Proof:
     """Mean-square contraction for tokens that excite every direction (claim G11)."""
-    mu, top = sp.symbols(r"\mu \Lambda", positive=True)
-    bound = closed_forms.excitation_bound(alpha, beta, mu, top)
+    mean, mu, top = sp.symbols(r"\mathbb{E}\alpha^2 \mu \Lambda", positive=True)
+    bound = mean - 2 * mu + top
     first, second = sp.symbols(r"s{M}s^\top s{N}s^\top", real=True)
     p = Derivation(
         "G11",
         "Contraction in mean square under persistent excitation",
-        rf"$\mathbb{{E}} \|s A\|^2 \le {tex(bound)}\, \|s\|^2$ for every row $s$, which contracts for "
-        rf"$0 < \beta < 2 \mu / \Lambda$, $\alpha \le 1$; {TRANSITION}.",
+        rf"$\mathbb{{E}} \|s A\|^2 \le ({_BOUND})\, \|s\|^2$ for every row $s$, which contracts for "
+        rf"$\Lambda < 2 \mu$. With fixed gates this is "
+        rf"$\mathbb{{E}} \|s A\|^2 \le {tex(closed_forms.excitation_bound(alpha, beta, *_FIXED))}\, \|s\|^2$, which "
+        rf"contracts for $0 < \beta < 2 \mu_0 / \Lambda_0$; {TRANSITION}.",
         hypotheses=(
-            r"$\mu = \lambda_{\min}((M + M^\top) / 2) > 0$ for $M = \mathbb{E}[x k^\top]$",
-            r"$\Lambda = \lambda_{\max}(N) < \infty$ for $N = \mathbb{E}[\|k\|^2 x x^\top]$",
-            r"tokens independent of each other; $\alpha, \beta$ fixed",
+            r"$\mu = \lambda_{\min}((M + M^\top) / 2) > 0$ for $M = \mathbb{E}[\alpha^2 \beta x k^\top]$",
+            r"$\Lambda = \lambda_{\max}(N) < \infty$ for $N = \mathbb{E}[\alpha^2 \beta^2 \|k\|^2 x x^\top]$",
+            r"$\mu_0, \Lambda_0$ the same without $\alpha, \beta$",
+            r"$0 < \alpha \le 1$",
+            "tokens independent of each other",
         ),
         dimension="any d >= 1; one token written out for d = 2, 3",
     )
@@ -87,39 +99,43 @@ def persistent_excitation() -> Proof:
         )
     p.by(
         Fact.EXPECTATION,
-        r"\mathbb{E} \|s A\|^2 = \alpha^2 (\|s\|^2 - 2 \beta\, s M s^\top + \beta^2\, s N s^\top)",
+        r"\mathbb{E} \|s A\|^2 = \mathbb{E}\alpha^2\, \|s\|^2 - 2\, s M s^\top + s N s^\top",
     )
     p.by(
         Fact.RAYLEIGH,
         r"s M s^\top \ge \mu \|s\|^2, \quad s N s^\top \le \Lambda \|s\|^2",
     )
     p.nonnegative(
-        bound * sigma / alpha**2 - (sigma - 2 * beta * first + beta**2 * second),
-        2 * beta * p.room(first - mu * sigma) + beta**2 * p.room(top * sigma - second),
+        bound * sigma - (mean * sigma - 2 * first + second),
+        2 * p.room(first - mu * sigma) + p.room(top * sigma - second),
         "So the bound is never below the mean square",
-        shown=r"\|s\|^2 (1 - 2 \beta \mu + \beta^2 \Lambda) - \mathbb{E} \|s A\|^2 / \alpha^2",
+        shown=rf"({_BOUND})\, \|s\|^2 - \mathbb{{E}} \|s A\|^2",
     )
-    _contracts(p, mu, top)
+    p.nonnegative(
+        1 - bound,
+        p.room(1 - mean) + p.room(2 * mu - top, positive=True),
+        r"It contracts where $\Lambda < 2 \mu$",
+        shown=rf"1 - ({_BOUND})",
+        strict=True,
+    )
+    _fixed_gates(p, bound, mean, mu, top)
     return p.proof()
 
 
-def _contracts(p: Derivation, mu: sp.Symbol, top: sp.Symbol) -> None:
-    factor = closed_forms.excitation_bound(1, beta, mu, top)
-    p.nonnegative(
-        1 - factor,
-        beta * top * p.room(2 * mu / top - beta, positive=True),
-        r"It contracts for $\beta > 0$ below $2 \mu / \Lambda$",
+def _fixed_gates(p: Derivation, bound: sp.Expr, mean: sp.Symbol, mu: sp.Symbol, top: sp.Symbol) -> None:
+    mu0, top0 = _FIXED
+    fixed = [(mean, alpha**2), (mu, alpha**2 * beta * mu0), (top, alpha**2 * beta**2 * top0)]
+    p.equal(
+        bound.subs(fixed),
+        closed_forms.excitation_bound(alpha, beta, mu0, top0),
+        r"With fixed gates $\mu = \alpha^2 \beta \mu_0$ and $\Lambda = \alpha^2 \beta^2 \Lambda_0$",
+        shown=_BOUND,
     )
-    p.by(
-        Fact.CAUCHY_SCHWARZ,
-        r"\mu^2 \le \left(\mathbb{E}[(s \cdot x)(s \cdot k)]\right)^2 \le "
-        r"\mathbb{E}[(s \cdot x)^2 \|k\|^2]\; \mathbb{E}[(s \cdot k)^2 / \|k\|^2] \le \Lambda",
-        r"Here for random variables, with $\|s\| = 1$ and the average over $k \ne 0$",
-    )
-    p.nonnegative(
-        factor,
-        (1 - beta * mu) ** 2 + beta**2 * p.room(top - mu**2),
-        "So the bound is never negative",
+    p.equal(
+        (2 * mu - top).subs(fixed),
+        alpha**2 * beta * top0 * (2 * mu0 / top0 - beta),
+        r"So $\Lambda < 2 \mu$ if and only if $0 < \beta < 2 \mu_0 / \Lambda_0$",
+        shown=r"2 \mu - \Lambda",
     )
 
 
