@@ -14,7 +14,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from benchmarks import report  # noqa: E402
 from benchmarks.machine import facts, use_threads  # noqa: E402
 
-NAMES = ("recurrence", "transition", "trace", "guarantees", "explorer")
+NAMES = ("kernels", "recurrence", "transition", "trace", "guarantees", "learning", "explorer")
 
 
 def main() -> None:

@@ -57,13 +57,13 @@ class RuleCall:
 
     def unit_qk(self) -> tuple[Tensor, Tensor]:
         """Return q and k as the recurrence uses them: normalised if the call asks for it, in float32 at least."""
-        q, k = (x if x.dtype == torch.float64 else x.float() for x in (self.q, self.k))
+        q, k = (_laid_out(x) for x in (self.q, self.k))
         return (l2norm(q), l2norm(k)) if self.l2norm_qk else (q, k)
 
     def inputs(self, metadata: Mapping[str, str]) -> QDeltaInputs:
         """Return the tokens as QDeltaInputs, packed sequences as rows that end in tokens that change nothing."""
         q, k = self.unit_qk()
-        v, beta = self.rows(self.v.to(q.dtype)), self.rows(self.beta)
+        v, beta = self.rows(_laid_out(self.v)), self.rows(self.beta)
         g, lam = (None if x is None else self.rows(x) for x in (self.g, self.lam))
         return QDeltaInputs(self.rows(q), self.rows(k), v, g, beta, lam, self.initial_state, metadata)
 
@@ -73,6 +73,11 @@ class RuleCall:
             return x
         lengths = self.cu_seqlens.diff().tolist()
         return torch.nn.utils.rnn.pad_sequence(list(x[0].split(lengths)), batch_first=True)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Return x in float32 at least, its channels side by side: transformers' convolution leaves tokens so."""
+    return (x if x.dtype == torch.float64 else x.float()).contiguous()
 
 
 def read_call(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> RuleCall:
