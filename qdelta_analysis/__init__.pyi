@@ -6,6 +6,7 @@ from . import influence as influence
 from . import plots as plots
 from . import products as products
 from . import recall as recall
+from . import sweep as sweep
 from . import symbolic as symbolic
 from .capturing import capture as capture
 from .capturing import patch as patch

@@ -1,0 +1,185 @@
+"""Running a sweep: which points are missing, who computes them, and what is kept."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import joblib
+import numpy as np
+import xarray as xr
+from joblib.parallel import get_active_backend
+from tqdm.auto import tqdm
+
+from ..threads import one_thread
+from .measures import MEASURES, Measure
+from .points import GATES, RESERVED, TASK_SECONDS, Found, Plan, Point, compute
+from .sources import SOURCES, Source, cone
+from .store import Results
+
+_TASK_POINTS = 1024
+
+
+def run(
+    measure: str | Measure,
+    grid: Mapping[str, Sequence[Any] | np.ndarray],
+    make: str | Source = cone,
+    *,
+    path: str | os.PathLike | None = None,
+    batched: bool | None = None,
+    n_jobs: int | None = None,
+    retry_failed: bool = False,
+    progress: bool = True,
+    stop: Callable[[], bool] | None = None,
+    watch: Callable[[xr.Dataset], None] | None = None,
+) -> xr.Dataset:
+    """Measure every point of a grid, as numbers with labelled axes.
+
+    Args:
+        measure: a name in `MEASURES`, or a function of inputs that returns a number, or numbers by name.
+        grid: the values of every axis: the gates lam, beta, alpha, put in place of the inputs' own for all tokens, and
+            any parameters of `make`, such as c, d, N and seed. Points are all combinations.
+        make: a name in `SOURCES`, or a function that returns the inputs of one memory, B = H = 1.
+        path: where to keep the results (zarr, version 3). If a sweep is there, only what it lacks is computed; more
+            values may be added to the end of an axis.
+        batched: `measure` takes many memories at once, [B, H], and returns arrays [B, H]; None: as the named ones do.
+        n_jobs: how many workers; None: as a surrounding `joblib.parallel_config` says, else one for each core.
+        retry_failed: compute the points again that failed.
+        progress: show a bar with the remaining time.
+        stop: asked after every few points; when true, the sweep ends with what is done.
+        watch: called after every few points with the results so far.
+
+    Returns:
+        A dataset with the grid's axes as dims: the measured numbers, NaN where there are none, `status` (0 missing,
+        1 done, 2 failed) and `error`, what a failed point raised.
+
+    Raises ValueError for a grid that does not fit, or a path that holds something else.
+
+    The workers are threads of this process, as everything here computes outside of Python's lock; inside
+    `with joblib.parallel_config(backend="loky")` they are processes, and with backend="dask", or "ray", those of a
+    cluster: the same code. Only this process writes. An interrupt keeps what is done.
+    """
+    plan = _plan(measure, grid, make, batched)
+    with Results(plan, path) as results, one_thread():
+        if retry_failed:
+            results.forget_failed()
+        missing = results.missing()
+        bar = tqdm(
+            total=results.status.size,
+            initial=results.status.size - len(missing),
+            unit="point",
+            disable=not progress,
+        )
+        with bar:
+            while len(missing):  # again, if a task ran out of time before it came to all of its points
+                with closing(_computed(plan, missing, n_jobs)) as found_in_turn:
+                    for found in found_in_turn:
+                        results.record(found)
+                        bar.update(len(found.numbers) + len(found.errors))
+                        if results.failed:
+                            bar.set_postfix(failed=results.failed, refresh=False)
+                        if watch is not None:
+                            watch(results.dataset())
+                        if stop is not None and stop():
+                            return results.dataset()
+                missing = results.missing()
+        return results.dataset()
+
+
+def _computed(plan: Plan, missing: np.ndarray, n_jobs: int | None) -> Generator[Found]:
+    """Yield what the workers find, as it comes; what is not yet begun is dropped when the caller goes away."""
+    tasks, work = _Tasks(plan, missing), _Work()
+    jobs = get_active_backend()[1] if n_jobs is None else n_jobs
+    options: dict[str, Any] = {"prefer": "threads", "batch_size": 1, "return_as": "generator_unordered"}
+    parallel = joblib.Parallel(n_jobs=-1 if jobs is None else jobs, **options)
+    found_in_turn: Any = parallel(joblib.delayed(work)(plan, *task) for task in tasks)
+    try:
+        for found in found_in_turn:
+            tasks.took(found)
+            yield found
+    finally:
+        found_in_turn.close()
+        work.end()
+
+
+class _Work:
+    """Computes tasks, and can wait for those that run in threads of this process, where nothing can stop them.
+
+    Sent to another process it is a new one, whose tasks end with their process.
+    """
+
+    def __init__(self):
+        self.ended, self.running = False, 0
+        self.idle = threading.Condition()
+
+    def __reduce__(self):
+        return _Work, ()
+
+    def __call__(self, plan: Plan, indices: np.ndarray, points: list[Point]) -> Found:
+        with self.idle:
+            self.running += 1
+        try:
+            return compute(plan, indices, points, lambda: self.ended)
+        finally:
+            with self.idle:
+                self.running -= 1
+                self.idle.notify_all()
+
+    def end(self) -> None:
+        """Let tasks end with the point that they are at, and wait for them."""
+        self.ended = True
+        with self.idle:
+            self.idle.wait_for(lambda: self.running == 0)
+
+
+class _Tasks:
+    """Hands out points, as many at a time as take about _TASK_SECONDS by what the last ones took."""
+
+    def __init__(self, plan: Plan, missing: np.ndarray):
+        self.plan, self.size = plan, 1
+        self.indices, self.starts = plan.order(missing)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, list[Point]]]:
+        at = 0
+        while at < len(self.indices):
+            end = min(at + self.size, len(self.indices))
+            # Whole sets of points that share their tokens, where there is room for one.
+            whole = self.starts[np.searchsorted(self.starts, end, side="right") - 1]
+            end = whole if whole > at and end < len(self.indices) else end
+            yield self.indices[at:end], self.plan.points(self.indices[at:end])
+            at = end
+
+    def took(self, found: Found) -> None:
+        """Learn from what some points took."""
+        points = len(found.numbers) + len(found.errors)
+        wanted = points * TASK_SECONDS / max(found.seconds, 1e-9)
+        self.size = int(min(max(wanted, 1), _TASK_POINTS, 8 * self.size))
+
+
+def _plan(measure: str | Measure, grid: Mapping[str, Any], make: str | Source, batched: bool | None) -> Plan:
+    named = _named("measure", measure, MEASURES)
+    axes = {}
+    for name, values in grid.items():
+        array = np.asarray(values)
+        if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "biufUT":
+            raise ValueError(f"grid has {name} = {values!r}; expected a list of numbers or of words.")
+        if len(np.unique(array)) < len(array):
+            raise ValueError(f"grid has {name} = {array.tolist()}; expected distinct values.")
+        if name in RESERVED:
+            raise ValueError(f"grid has an axis {name}; expected another name, this one is a result's.")
+        axes[name] = array.astype(np.float64) if name in GATES else array
+    if not axes:
+        raise ValueError("grid is empty; expected at least one axis, such as {'lam': [0, 0.5, 1]}.")
+    many = named in MEASURES.values() if batched is None else batched
+    return Plan(named, _named("make", make, SOURCES), axes, many)
+
+
+def _named(what: str, given: Any, table: Mapping[str, Any]) -> Any:
+    if isinstance(given, str) and given in table:
+        return table[given]
+    if isinstance(given, str) or not callable(given):
+        raise ValueError(f"{what} is {given!r}; expected a function, or one of {', '.join(table)}.")
+    return given
