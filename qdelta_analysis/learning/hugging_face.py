@@ -250,11 +250,12 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
         Sequences may be padded anywhere (attention_mask, 0 at padding) or packed, as by transformers'
         DataCollatorWithFlattening: they begin where position_ids is not the one before plus 1, or at cu_seq_lens_q.
 
-        Raises ValueError for no input or two, and for packed sequences where a cache is asked for.
+        Raises ValueError for no input or two, packed sequences where a cache is asked for, and as `LanguageModel`.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("input_ids and inputs_embeds are both given or both missing; expected one of them.")
-        x = self.model.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+        x = inputs_embeds if input_ids is None else self.model.embed(input_ids)
+        assert x is not None
         mask = attention_mask["linear_attention"] if isinstance(attention_mask, Mapping) else attention_mask
         packed = _packed(x, mask, position_ids, kwargs.pop("cu_seq_lens_q", None))
         if packed is not None and (use_cache or past_key_values is not None):

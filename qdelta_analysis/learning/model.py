@@ -98,11 +98,20 @@ class LanguageModel(nn.Module):
                 padding); none of them sees another.
             state: what `fresh_state` or an earlier call returned, to go on from; None: from the start.
 
-        Raises ValueError for a mask, bounds or a state that do not fit.
+        Raises ValueError for a token that is not in the vocabulary, or a mask, bounds or a state that do not fit.
         """
-        x, states = self.hidden(self.embedding(tokens), mask, cu_seqlens, state)
+        x, states = self.hidden(self.embed(tokens), mask, cu_seqlens, state)
         logits = self.head(self.norm(x))
         return logits if states is None else (logits, states)
+
+    def embed(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """Return the tokens' embeddings; raises ValueError for a token that is not in the vocabulary."""
+        known = self.embedding.num_embeddings
+        if tokens.numel() and not torch.compiler.is_compiling():
+            low, high = (int(x) for x in tokens.aminmax())
+            if low < 0 or high >= known:
+                raise ValueError(f"tokens has values in [{low}, {high}]; expected tokens from 0 to {known - 1}.")
+        return self.embedding(tokens)
 
     def fresh_state(self, N: int) -> ModelState:
         """Return the state of N sequences before their first token."""

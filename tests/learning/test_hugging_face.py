@@ -160,6 +160,18 @@ def test_generation_is_greedy_choice_by_full_passes():
     assert torch.equal(hub(ids, past_key_values=cache).logits, hub(ids).logits)
 
 
+def test_half_precision_goes_on_from_its_cache(tmp_path):
+    hub_model().save_pretrained(tmp_path)
+    half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    ids = tokens(2, 20)
+    out = half(ids[:, :15])
+    assert out.past_key_values.get_recurrent_state(0).dtype == torch.float32
+    rest = half(ids[:, 15:], past_key_values=out.past_key_values).logits
+    assert relative_error(torch.cat([out.logits, rest], 1), hub_model()(ids).logits) < 0.03
+    assert half.generate(ids, max_new_tokens=3, do_sample=False).shape == (2, 23)
+
+
 def test_beams_take_their_states_along():
     hub, ids = hub_model(), tokens(2, 7)
     found = hub.generate(ids, max_new_tokens=5, num_beams=4, do_sample=False)

@@ -123,6 +123,8 @@ def test_gradients_flow_through_packing_and_checkpointing_changes_none():
 @pytest.mark.usefixtures("as_users_call")
 def test_what_does_not_fit_is_refused():
     net, batch = model(), tokens(2, 6)
+    with pytest.raises(ValueError, match=r"tokens has values in \[\d+, \d+\]; expected tokens from 0 to 49"):
+        net(batch + 40)
     with pytest.raises(ValueError, match=r"mask has shape \[2, 5\]; expected \[B, T\] = \[2, 6\]"):
         net(batch, torch.ones(2, 5))
     with pytest.raises(ValueError, match="mask holds values other than 0 and 1; expected 1 for a token"):
