@@ -14,6 +14,10 @@ _DISTURBING = 0.2
 RESULTS = Path(__file__).parent / "results"
 
 
+class Unavailable(Exception):
+    """Raised by a benchmark that this machine cannot run; the message says what is missing."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """One measured number, how many repeats it comes from and their range, and what it has to reach."""

@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from qdelta_kernels import chunk_qdelta_diagnostics
+from qdelta_kernels.gpu import triton_suits
 
 from .inputs import QDeltaInputs
 
@@ -32,14 +33,15 @@ MEANINGS = {
 
 
 def trace(
-    inputs: QDeltaInputs, snapshots: int | Sequence[int] = 32, backend: Literal["auto", "torch"] = "auto"
+    inputs: QDeltaInputs, snapshots: int | Sequence[int] = 32, backend: Literal["auto", "torch", "triton"] = "auto"
 ) -> xr.Dataset:
     """Follow the memory of every head through every token.
 
     Args:
         inputs: the tokens.
         snapshots: how many states to keep, evenly spaced with the last token among them, or after which tokens.
-        backend: "torch" or "auto", the fastest that is right here.
+        backend: "triton" (kernels for a GPU, in float32 or less; tensors on the CPU go there and back), "torch", or
+            "auto": Triton for tensors on a CUDA device that it is made for, else torch.
 
     Returns:
         A dataset with dims (batch, time, head) for each diagnostic in `MEANINGS`; with dims (batch, snapshot,
@@ -51,10 +53,14 @@ def trace(
 
     The states S_t are never stored for every t: everything comes out of one pass over chunks of tokens.
     """
-    if backend not in ("auto", "torch"):
-        raise ValueError(f"backend is {backend!r}; expected 'auto' or 'torch'.")
+    if backend not in ("auto", "torch", "triton"):
+        raise ValueError(f"backend is {backend!r}; expected 'auto', 'torch' or 'triton'.")
     at = _snapshot_tokens(snapshots, inputs.T)
-    found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at)
+    if backend == "auto":
+        backend = "triton" if triton_suits(inputs.q, inputs.v) else "torch"
+    elif backend == "triton" and torch.cuda.is_available():
+        inputs = inputs.to("cuda")
+    found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, backend=backend)
     t = inputs.transition()
     per_token = {
         "alignment": t.alignment,
@@ -67,7 +73,7 @@ def trace(
     variables = {name: (dims, _numpy(per_token[name]), {"long_name": MEANINGS[name]}) for name in MEANINGS}
     variables |= _snapshot_variables(found.states.transpose(-1, -2))
     coordinates = {name: np.arange(size) for name, size in zip(dims, (inputs.B, inputs.T, inputs.H), strict=True)}
-    return xr.Dataset(variables, {**coordinates, "snapshot": at}, _provenance(inputs))
+    return xr.Dataset(variables, {**coordinates, "snapshot": at}, _provenance(inputs, backend))
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:
@@ -115,10 +121,10 @@ def _singular_values(S: Tensor) -> Tensor:
     return torch.cat(parts).unflatten(0, S.shape[:-2])
 
 
-def _provenance(inputs: QDeltaInputs) -> dict[str, str]:
+def _provenance(inputs: QDeltaInputs, backend: str) -> dict[str, str]:
     return {
         **inputs.metadata,
-        "made_by": f"qdelta_analysis.trace {version('qdelta')}, torch {torch.__version__}",
+        "made_by": f"qdelta_analysis.trace {version('qdelta')}, torch {torch.__version__}, backend {backend}",
         "recurrence": "S_t = alpha_t S_{t-1} (I - beta_t x_t k_t^T) + beta_t v_t k_t^T, x_t = k_t + lam_t q_t",
     }
 

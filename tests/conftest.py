@@ -1,12 +1,22 @@
 """What every test shares: typed public functions, poisoned scratch memory, two threads, seeded inputs."""
 
+import os
+from pathlib import Path
+
 import jaxtyping
 import pytest
 import torch
 
+# Read when Triton is first imported: without a GPU its kernels run in its interpreter, on the CPU.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 import tests.typechecker  # noqa: F401 (the import hook finds it by name)
 
-jaxtyping.install_import_hook(["qdelta_kernels", "qdelta_analysis"], "tests.typechecker.check")
+# Not the Triton kernels: Triton compiles the source of its functions itself.
+KERNELS = Path(__file__).parents[1] / "kernels/qdelta_kernels"
+CHECKED = ["qdelta_analysis", *(f"qdelta_kernels.{module.stem}" for module in KERNELS.glob("*.py"))]
+jaxtyping.install_import_hook(CHECKED, "tests.typechecker.check")
 
 torch.set_num_threads(2)
 # In deterministic mode torch fills every uninitialised tensor with NaN: reading scratch memory shows.

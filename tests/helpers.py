@@ -60,5 +60,5 @@ def gradients(inputs: Tokens, function, **options):
     inputs = inputs.requiring_grad()
     o, state = inputs.call(function, **options)
     make = torch.Generator().manual_seed(99)
-    weigh = lambda x: (x * torch.randn(x.shape, dtype=torch.float64, generator=make).to(x.dtype)).sum()
+    weigh = lambda x: (x * torch.randn(x.shape, dtype=torch.float64, generator=make).to(x)).sum()
     return torch.autograd.grad(weigh(o) + weigh(state), inputs, materialize_grads=True)

@@ -12,6 +12,8 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Below this squared norm a q or k counts as zero; the same epsilon as in common L2-norm kernels.
 _NORM_EPS = 1e-6
 
+Bounds = tuple[tuple[int, int], ...]
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -25,7 +27,7 @@ class Arguments:
     lam: Tensor  # [B, T, HV], zeros for lam=None
     state: Tensor  # [N, HV, K, V], zeros for initial_state=None
     scale: float
-    bounds: tuple[tuple[int, int], ...] | None  # (start, end) of each packed sequence
+    bounds: Bounds | None  # (start, end) of each packed sequence
     out_dtype: torch.dtype
 
     @property
@@ -48,13 +50,14 @@ def l2norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _NORM_EPS)
 
 
-def check_arguments(
+def check_call(
     q, k, v, g, beta, lam, *, scale=None, initial_state=None, cu_seqlens=None, l2norm_qk=False, chunk_size=64
-) -> Arguments:
-    """Check one call's arguments and bring them to the dtype and defaults that the operations compute with.
+) -> tuple[float, Bounds | None]:
+    """Check one call's arguments; return the scale, and the (start, end) of each packed sequence.
 
     Raises TypeError for what is no float tensor, and ValueError for a wrong shape, dtype, device, value, or
-    cu_seqlens; each message names the argument, what came, and what was expected.
+    cu_seqlens; each message names the argument, what came, and what was expected. Values are looked at on the CPU
+    only: on a GPU that would cost as much as the computation, and under torch.compile it would break the graph.
     """
     given = {"q": q, "k": k, "v": v, "g": g, "beta": beta, "lam": lam, "initial_state": initial_state}
     _check_tensors(given)
@@ -69,14 +72,43 @@ def check_arguments(
         isinstance(chunk_size, int) and chunk_size >= 1,
         f"chunk_size is {chunk_size!r}; expected a whole number of at least 1",
     )
-    bounds = None if cu_seqlens is None else _check_cu_seqlens(cu_seqlens, B, T)
-    N = B if bounds is None else len(bounds)
+    bounds, N = None, B
+    if cu_seqlens is not None:
+        if not torch.compiler.is_compiling():
+            bounds = _check_cu_seqlens(cu_seqlens, B, T)
+        N = cu_seqlens.shape[0] - 1
     if initial_state is not None:
         _expect(
             initial_state.shape == (N, HV, K, V),
             f"initial_state has shape {_shape(initial_state)}; expected [N, HV, K, V] = [{N}, {HV}, {K}, {V}]",
         )
-    _check_values(given)
+    if q.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_values(given)
+    return _check_scale(scale, K), bounds
+
+
+def check_arguments(
+    q, k, v, g, beta, lam, *, scale=None, initial_state=None, cu_seqlens=None, l2norm_qk=False, chunk_size=64
+) -> Arguments:
+    """Check one call's arguments and bring them to the dtype and defaults that the operations compute with.
+
+    Raises what `check_call` raises.
+    """
+    scale, bounds = check_call(
+        q,
+        k,
+        v,
+        g,
+        beta,
+        lam,
+        scale=scale,
+        initial_state=initial_state,
+        cu_seqlens=cu_seqlens,
+        l2norm_qk=l2norm_qk,
+        chunk_size=chunk_size,
+    )
+    (B, T, _, K), (HV, V) = q.shape, v.shape[2:]
+    N = B if bounds is None else len(bounds)
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     zeros = q.new_zeros((B, T, HV), dtype=dtype)
     q, k = q.to(dtype), k.to(dtype)
@@ -90,7 +122,7 @@ def check_arguments(
         beta=beta.to(dtype),
         lam=zeros if lam is None else lam.to(dtype),
         state=q.new_zeros((N, HV, K, V)) if initial_state is None else initial_state.to(dtype),
-        scale=_check_scale(scale, K),
+        scale=scale,
         bounds=bounds,
         out_dtype=v.dtype,
     )
@@ -152,7 +184,7 @@ def _check_scale(scale: float | None, K: int) -> float:
     return float(scale)
 
 
-def _check_cu_seqlens(cu_seqlens: Tensor, B: int, T: int) -> tuple[tuple[int, int], ...]:
+def _check_cu_seqlens(cu_seqlens: Tensor, B: int, T: int) -> Bounds:
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
         kind = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else type(cu_seqlens).__name__
         raise TypeError(f"cu_seqlens is {kind}; expected an int32 or int64 tensor of sequence bounds.")
@@ -168,8 +200,6 @@ def _check_cu_seqlens(cu_seqlens: Tensor, B: int, T: int) -> tuple[tuple[int, in
 
 
 def _check_values(given: dict[str, Tensor | None]) -> None:
-    if torch.compiler.is_compiling():
-        return  # a look at the values would break the compiled graph
     for name, x in given.items():
         # A sum is an order of magnitude cheaper than a look at every element; it may overflow, so look again then.
         if x is not None and not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .arguments import check_arguments
+from .arguments import check_arguments, check_call
 from .chunkwise import (
     Chunks,
     blocks,
@@ -21,6 +22,7 @@ from .chunkwise import (
     state_out,
     write,
 )
+from .gpu import check_triton
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,29 @@ def chunk_qdelta_diagnostics(
     at: Sequence[int] = (),
     keep_updates: bool = False,
     chunk_size: int = 64,
+    backend: Literal["torch", "triton"] = "torch",
 ) -> Diagnostics:
     """Follow the memory through every token, in one pass over chunks and without storing S_t for every t.
 
     With u_t = beta_t (v_t - alpha_t S_{t-1} x_t) and v_hat_t = alpha_t S_{t-1} k_t the norm obeys
         ||S_t||^2 = alpha_t^2 ||S_{t-1}||^2 + 2 u_t.v_hat_t + ||u_t||^2 ||k_t||^2,
     taken up afresh from the true norm at every chunk's start. `at` lists the tokens, ascending, after which
-    the state is returned; `keep_updates` returns every u_t as well. q, k, v, g, beta, lam, initial_state and
-    errors as in `qdelta_rule`.
+    the state is returned; `keep_updates` returns every u_t as well. Backend "triton" runs the kernels for a GPU. q,
+    k, v, g, beta, lam, initial_state and errors as in `qdelta_rule`.
     """
+    at = list(at)
+    if backend not in ("torch", "triton"):
+        raise ValueError(f"backend is {backend!r}; expected 'torch' or 'triton'.")
+    if backend == "triton":
+        check_call(q, k, v, g, beta, lam, initial_state=initial_state, chunk_size=chunk_size)
+        check_triton(q, v)
+        _check_tokens(at, q.shape[1])
+        from .triton.trace import trace
+
+        return Diagnostics(*trace(q, k, v, g, beta, lam, initial_state, at, keep_updates, chunk_size))
     a = check_arguments(q, k, v, g, beta, lam, initial_state=initial_state, chunk_size=chunk_size)
     B, T, HV = a.v.shape[:3]
-    at = list(at)
-    if any(not 0 <= t < T for t in at) or at != sorted(set(at)):
-        raise ValueError(f"at is {at}; expected ascending token indices from 0 to T - 1 = {T - 1}.")
+    _check_tokens(at, T)
     layout = chunk_layout(a, chunk_size)
     H, R, C = a.q.shape[2], a.groups, layout.C
     scalars = [a.g.new_empty((B, T, HV)) for _ in range(6)]
@@ -86,6 +97,11 @@ def chunk_qdelta_diagnostics(
             layout.scatter(x.flatten(1, 2)[..., None], block, out[..., None])
     snapshots = torch.stack(states, 1) if states else a.state.new_empty((B, 0, *a.state.shape[1:]))
     return Diagnostics(*scalars, updates=updates, states=snapshots)
+
+
+def _check_tokens(at: list[int], T: int) -> None:
+    if any(not 0 <= t < T for t in at) or at != sorted(set(at)):
+        raise ValueError(f"at is {at}; expected ascending token indices from 0 to T - 1 = {T - 1}.")
 
 
 def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm2: Tensor) -> tuple[Tensor, ...]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from .chunkwise import chunk_qdelta_rule
+from .gpu import HALF_OR_SINGLE, triton_qdelta_rule, triton_suits
 from .recurrent import recurrent_qdelta_rule
 from .reference import qdelta_rule_reference
 
-Backend = Literal["auto", "reference", "torch"]
+BACKENDS = ("auto", "reference", "torch", "triton")
+Backend = Literal["auto", "reference", "torch", "triton"]
 
 
 def qdelta_rule(
@@ -48,8 +51,8 @@ def qdelta_rule(
         cu_seqlens: bounds [N + 1] of N sequences packed along T (then B = 1); None: N = B sequences.
         l2norm_qk: normalise q and k first, x / sqrt(||x||^2 + 1e-6).
         chunk_size: tokens per chunk; changes the speed, not the result.
-        backend: "torch" (chunk form; single tokens by rank-one updates), "reference" (the definition, slow), or
-            "auto", the fastest that is right here.
+        backend: "triton" (kernels for a GPU), "torch" (chunk form; single tokens by rank-one updates), "reference"
+            (the definition, slow), or "auto": Triton for tensors on a CUDA device that it is made for, else torch.
 
     Returns:
         (o, state): o [B, T, HV, V] in v's dtype; state or None.
@@ -58,10 +61,12 @@ def qdelta_rule(
         TypeError: for an argument that is no float tensor.
         ValueError: for a wrong shape, dtype, device or value; the message names argument, finding, expectation.
 
+    Under autocast q, k and v are cast to its dtype. Values that are not finite are refused on the CPU only.
+
     Source: Q-Delta (arXiv 2606.08804). Differentiable in q, k, v, g, beta, lam and initial_state.
     """
-    if backend not in ("auto", "reference", "torch"):
-        raise ValueError(f"backend is {backend!r}; expected 'auto', 'reference' or 'torch'.")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}.")
     options = {
         "scale": scale,
         "initial_state": initial_state,
@@ -69,8 +74,20 @@ def qdelta_rule(
         "cu_seqlens": cu_seqlens,
         "l2norm_qk": l2norm_qk,
     }
+    q, k, v = _autocast(q, k, v)
     if backend == "reference":
         return qdelta_rule_reference(q, k, v, g, beta, lam, **options)
+    if backend == "triton" or (backend == "auto" and triton_suits(q, v)):
+        return triton_qdelta_rule(q, k, v, g, beta, lam, chunk_size=chunk_size, **options)
     if isinstance(q, Tensor) and q.ndim == 4 and q.shape[1] == 1:
         return recurrent_qdelta_rule(q, k, v, g, beta, lam, **options)
     return chunk_qdelta_rule(q, k, v, g, beta, lam, chunk_size=chunk_size, **options)
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast float tensors but float64 to the dtype of the autocast region that we are in, if we are in one."""
+    if not isinstance(tensors[0], Tensor) or not torch.is_autocast_enabled(tensors[0].device.type):
+        return tensors
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
+    cast = lambda x: x.to(dtype) if isinstance(x, Tensor) and x.dtype in HALF_OR_SINGLE else x
+    return tuple(map(cast, tensors))

@@ -117,7 +117,7 @@ def test_bad_input(as_users_call):
         trace(inputs, snapshots=[10])
     with pytest.raises(ValueError, match="snapshots is -1"):
         trace(inputs, snapshots=-1)
-    with pytest.raises(ValueError, match="backend is 'reference'; expected 'auto' or 'torch'"):
+    with pytest.raises(ValueError, match="backend is 'reference'; expected 'auto', 'torch' or 'triton'"):
         trace(inputs, backend="reference")
     with pytest.raises(ValueError, match=r"at is \[3, 2\]; expected ascending token indices"):
         chunk_qdelta_diagnostics(**inputs.arguments(), at=[3, 2])

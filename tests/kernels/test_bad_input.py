@@ -76,7 +76,7 @@ def test_chunk_size(chunk_size, as_users_call):
 
 
 def test_backend(as_users_call):
-    with pytest.raises(ValueError, match="backend is 'cuda'; expected 'auto', 'reference' or 'torch'"):
+    with pytest.raises(ValueError, match="backend is 'cuda'; expected one of 'auto', 'reference', 'torch', 'triton'"):
         qdelta_rule(*X[:6], backend="cuda")
     with pytest.raises(ValueError, match="backend is 'cuda'"):
         qdelta_rule(*X[:6], backend="cuda")

@@ -1,0 +1,1 @@
+"""Triton kernels for GPUs; `qdelta_kernels.gpu` is the door to them."""

@@ -1,0 +1,384 @@
+"""The chunk form on a GPU: launches the kernels, forwards, backwards and for traces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from .backward import state_gradient_kernel, token_gradient_kernel
+from .forward import forward_kernel, scan_kernel
+from .intra import intra_kernel
+from .launch import Launch, ceil_power, launches, processors
+from .spans import Spans, bounds_of, chunk_slots, cut
+
+# How the products inside the kernels treat float32; half precision is multiplied as it is.
+PRECISION = "tf32x3"
+SOLVE = "ieee"
+# A span shorter than this many chunks costs more in transfer matrices than it gains.
+SHORTEST_SPAN = 32
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call's tensors (contiguous) and sizes."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor | None
+    beta: Tensor
+    lam: Tensor | None
+    initial: Tensor | None
+    scale: float
+    l2norm: bool
+    C: int
+    bounds: tuple[tuple[int, int], ...]
+    slots: int  # room for chunks
+
+    @staticmethod
+    def of(q, k, v, g, beta, lam, initial, cu_seqlens, scale, l2norm, C) -> Call:
+        """Bring the tensors into the layout that the kernels read: contiguous, K a power of two, V a multiple of 16."""
+        B, T = q.shape[:2]
+        K, V = ceil_power(q.shape[3]), -(-v.shape[3] // 16) * 16
+        q, k, v = padded(q, K), padded(k, K), padded(v, V)
+        initial = None if initial is None else padded(initial, V, K)
+        tensors = (None if x is None else x.contiguous() for x in (q, k, v, g, beta, lam, initial))
+        return Call(
+            *tensors,
+            scale=scale,
+            l2norm=l2norm,
+            C=C,
+            bounds=bounds_of(B, T, cu_seqlens),
+            slots=chunk_slots(B, T, cu_seqlens, C),
+        )
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        """H and HV."""
+        return self.q.shape[2], self.v.shape[2]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """K and V."""
+        return self.q.shape[3], self.v.shape[3]
+
+    @property
+    def longest(self) -> int:
+        """How many chunks the longest sequence has, at least 1."""
+        return max(1, *(-(-(b - a) // self.C) for a, b in self.bounds))
+
+    def width(self, by_width: dict[str, Launch]) -> Launch:
+        """Choose wide blocks of V where sequences and heads fill most of the chip by themselves."""
+        wide = by_width["wide"]
+        return wide if 4 * self.programs(wide.BV) >= 3 * processors(self.q.device) else by_width["narrow"]
+
+    def programs(self, BV: int) -> int:
+        """How many programs run side by side with blocks of BV."""
+        return len(self.bounds) * self.heads[1] * -(-self.sizes[1] // BV)
+
+    def spans(self, BV: int) -> Spans:
+        """Cut the sequences; into several spans each where the heads alone would leave most of the chip idle."""
+        pieces = min(processors(self.q.device) // self.programs(BV), self.longest // SHORTEST_SPAN)
+        per_span = -(-self.longest // pieces) if pieces >= 3 else self.longest
+        return cut(self.bounds, self.C, per_span, self.q.device)
+
+    def tiles(self, x: Tensor, width: int) -> TensorDescriptor:
+        """Describe tokens [B, T, H, D] as a matrix [B T, H D] that is read in tiles of a chunk by `width`."""
+        tokens = x.shape[0] * x.shape[1]
+        row = x.shape[2] * x.shape[3]
+        return TensorDescriptor(x, [tokens, row], [row, 1], [self.C, width])
+
+    def flags(self) -> dict[str, bool]:
+        """Which optional arguments there are."""
+        return {"HAS_G": self.g is not None, "HAS_LAM": self.lam is not None, "L2NORM": self.l2norm}
+
+
+def padded(x: Tensor, last: int, before: int | None = None) -> Tensor:
+    """Append zeros to the last axis (and the one before it) up to these sizes."""
+    more = last - x.shape[-1], 0 if before is None else before - x.shape[-2]
+    return torch.nn.functional.pad(x, (0, more[0], 0, more[1])) if any(more) else x
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `intra_kernel` computes, for each chunk and value head."""
+
+    inverse: Tensor  # [M, HV, C, C]: T = (I + L)^-1
+    readout: Tensor  # [M, HV, C, C]: A
+    factors: Tensor  # [M, HV, 4, C]
+    through: Tensor  # [M, HV]
+
+    def tiles(self) -> tuple[TensorDescriptor, TensorDescriptor]:
+        """Describe inverse and readout as matrices [M HV C, C] that are read a chunk at a time."""
+        M, HV, C, _ = self.inverse.shape
+        return tuple(TensorDescriptor(x, [M * HV * C, C], [C, 1], [C, C]) for x in (self.inverse, self.readout))
+
+
+def prepare(call: Call, spans: Spans) -> Prepared:
+    """Compute what needs no state."""
+    q, C, M = call.q, call.C, max(call.slots, len(spans.chunk_start))
+    (H, HV), (K, _) = call.heads, call.sizes
+    float32 = {"device": q.device, "dtype": torch.float32}
+    found = Prepared(
+        inverse=torch.empty((M, HV, C, C), device=q.device, dtype=q.dtype),
+        readout=torch.empty((M, HV, C, C), device=q.device, dtype=q.dtype),
+        factors=torch.empty((M, HV, 4, C), **float32),
+        through=torch.empty((M, HV), **float32),
+    )
+    launch = launches(q.dtype, K, q.device).intra
+    if chunks := len(spans.chunk_start):
+        intra_kernel[(chunks * HV,)](
+            q,
+            call.k,
+            call.g,
+            call.beta,
+            call.lam,
+            spans.chunk_start,
+            spans.chunk_end,
+            found.inverse,
+            found.readout,
+            found.factors,
+            found.through,
+            call.scale,
+            H,
+            HV,
+            K=K,
+            C=C,
+            BK=ceil_power(K),
+            **call.flags(),
+            DOT=PRECISION,
+            SOLVE=SOLVE,
+            num_warps=launch.warps,
+            num_stages=launch.stages,
+        )
+    return found
+
+
+def run(
+    call: Call,
+    spans: Spans,
+    prepared: Prepared,
+    launch: Launch,
+    initial: Tensor | None,
+    *,
+    transfer: bool = False,
+    final: Tensor | None = None,
+    o: Tensor | None = None,
+    eps: Tensor | None = None,
+    states: Tensor | None = None,
+    traced: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+) -> None:
+    """Carry the state through every span, writing whatever of final, o, eps and states there is room for."""
+    (H, HV), (K, V) = call.heads, call.sizes
+    BV = min(launch.BV, ceil_power(V))
+    if transfer and V % BV:
+        BV = 16  # a block of rows is either S's or the identity's
+    rows = V + K if transfer else V
+    sums, norm2, slots, snapshots = traced or (None,) * 4
+    grid = (len(spans.start) * HV * triton.cdiv(rows, BV),)
+    forward_kernel[grid](
+        call.tiles(call.q, K),
+        call.tiles(call.k, K),
+        call.tiles(call.v, BV),
+        *prepared.tiles(),
+        prepared.factors,
+        prepared.through,
+        spans.start,
+        spans.end,
+        spans.chunk,
+        initial,
+        final,
+        o,
+        eps,
+        states,
+        call.lam,
+        sums,
+        norm2,
+        slots,
+        snapshots,
+        call.q.shape[0] * call.q.shape[1],
+        call.slots,
+        H,
+        HV,
+        K=K,
+        V=V,
+        C=call.C,
+        BV=BV,
+        HAS_INITIAL=initial is not None,
+        TRANSFER=transfer,
+        HAS_LAM=call.lam is not None,
+        STORE_O=o is not None,
+        STORE_EPS=eps is not None,
+        STORE_STATES=states is not None,
+        STORE_FINAL=final is not None,
+        STORE_SUMS=traced is not None,
+        DOT=PRECISION,
+        STAGES=launch.stages,
+        num_warps=launch.warps,
+    )
+
+
+def scan(call: Call, spans: Spans, products: Tensor, start: Tensor | None, local: Tensor | None = None) -> Tensor:
+    """Return the state that enters each span; with `local`, the gradient of the state that leaves each span."""
+    (_, HV), (K, V) = call.heads, call.sizes
+    entering = call.q.new_empty((len(spans.start), HV, K, V), dtype=torch.float32)
+    BV = min(32, ceil_power(V))
+    scan_kernel[(len(call.bounds) * HV * triton.cdiv(V, BV),)](
+        products,
+        local,
+        spans.of_sequence,
+        start,
+        entering,
+        HV,
+        K=K,
+        V=V,
+        BK=K,
+        BJ=min(64, K),
+        BV=BV,
+        HAS_INITIAL=start is not None,
+        REVERSE=local is not None,
+        DOT=PRECISION,
+        num_warps=4,
+        num_stages=1,
+    )
+    return entering
+
+
+def span_products(call: Call, spans: Spans, prepared: Prepared, launch: Launch) -> Tensor:
+    """Return, for each span, its final state from zero beside its transfer matrix, [W, HV, K, V + K]."""
+    (_, HV), (K, V) = call.heads, call.sizes
+    products = call.q.new_empty((len(spans.start), HV, K, V + K), dtype=torch.float32)
+    run(call, spans, prepared, launch, None, transfer=True, final=products)
+    return products
+
+
+def last_of_sequences(call: Call, spans: Spans, final: Tensor) -> Tensor:
+    """Return the final state of each sequence, given that of each span."""
+    return final[spans.of_sequence[1:] - 1] if spans.split else final
+
+
+def chunk_forward(call: Call) -> tuple[Tensor, Tensor, Prepared]:
+    """Return outputs, final states, and what the backward pass can use again."""
+    launch = call.width(launches(call.q.dtype, call.sizes[0], call.q.device).forward)
+    spans = call.spans(launch.BV)
+    prepared = prepare(call, spans)
+    initial = call.initial
+    if spans.split:
+        initial = scan(call, spans, span_products(call, spans, prepared, launch), call.initial)
+    (_, HV), (K, V) = call.heads, call.sizes
+    final = call.q.new_empty((len(spans.start), HV, K, V), dtype=torch.float32)
+    o = torch.empty_like(call.v)
+    run(call, spans, prepared, launch, initial, final=final, o=o)
+    return o, last_of_sequences(call, spans, final), prepared
+
+
+def chunk_backward(call: Call, prepared: Prepared, do: Tensor, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return the gradients of q, k, v, g, beta, lam and the initial state; the states are computed again."""
+    rows = launches(call.q.dtype, call.sizes[0], call.q.device)
+    forward, reverse = call.width(rows.forward), call.width(rows.state_gradient)
+    spans = call.spans(forward.BV)
+    (H, HV), (K, V) = call.heads, call.sizes
+    q, M = call.q, call.slots
+    do, dfinal = do.contiguous(), None if dfinal is None else dfinal.contiguous()
+    states, dstates = (torch.empty((M, HV, V, K), device=q.device, dtype=q.dtype) for _ in range(2))
+    eps, dv = torch.empty_like(call.v), torch.empty_like(call.v)
+    dinitial = torch.empty((len(spans.start), HV, K, V), device=q.device, dtype=torch.float32)
+    initial = call.initial
+    gradient = StateGradient(call, spans, prepared, reverse, do)
+    if spans.split:
+        products = span_products(call, spans, prepared, forward)
+        initial = scan(call, spans, products, call.initial)
+        gradient.run(None, dinitial=dinitial)
+        dfinal = scan(call, spans, products, dfinal, local=dinitial)
+    run(call, spans, prepared, forward, initial, eps=eps, states=states)
+    gradient.run(dfinal, dinitial=dinitial, dv=dv, dstates=dstates)
+    dinitial = dinitial[spans.of_sequence[:-1]] if spans.split else dinitial
+    launch = rows.token_gradient
+    B, T, R = *q.shape[:2], HV // H
+    # The value heads of one group add up their gradients of q and k: in float32, so that nothing is lost on the way.
+    dqk = {"device": q.device, "dtype": q.dtype if R == 1 else torch.float32}
+    dq, dk = (torch.empty((B, T, HV, K), **dqk) for _ in range(2))
+    dg, dbeta, dlam = (torch.empty((B, T, HV), device=q.device, dtype=torch.float32) for _ in range(3))
+    if chunks := len(spans.chunk_start):
+        token_gradient_kernel[(chunks * HV,)](
+            do,
+            dv,
+            eps,
+            states,
+            dstates,
+            q,
+            call.k,
+            call.g,
+            call.beta,
+            call.lam,
+            spans.chunk_start,
+            spans.chunk_end,
+            dq,
+            dk,
+            dg,
+            dbeta,
+            dlam,
+            call.scale,
+            H,
+            HV,
+            K=K,
+            V=V,
+            C=call.C,
+            BK=min(launch.BK, ceil_power(K)),
+            BV=min(launch.BV, ceil_power(V)),
+            **call.flags(),
+            DOT=PRECISION,
+            num_warps=launch.warps,
+            num_stages=launch.stages,
+        )
+    if R > 1:
+        dq, dk = (x.unflatten(2, (H, R)).sum(3).to(q.dtype) for x in (dq, dk))
+    return dq, dk, dv, dg, dbeta, dlam, dinitial
+
+
+@dataclass(frozen=True)
+class StateGradient:
+    """The reverse pass over the chunks, with what it reads."""
+
+    call: Call
+    spans: Spans
+    prepared: Prepared
+    launch: Launch
+    do: Tensor
+
+    def run(self, dfinal: Tensor | None, *, dinitial: Tensor, dv: Tensor | None = None, dstates: Tensor | None = None):
+        """Carry the gradient of the state back through every span; keep it at every chunk if there is room."""
+        call, spans, prepared, launch = self.call, self.spans, self.prepared, self.launch
+        (H, HV), (K, V) = call.heads, call.sizes
+        BV = min(launch.BV, ceil_power(V))
+        state_gradient_kernel[(len(spans.start) * HV * triton.cdiv(V, BV),)](
+            call.tiles(self.do, BV),
+            call.tiles(call.q, K),
+            call.tiles(call.k, K),
+            *prepared.tiles(),
+            prepared.factors,
+            prepared.through,
+            spans.start,
+            spans.end,
+            spans.chunk,
+            dfinal,
+            dinitial,
+            dv,
+            dstates,
+            H,
+            HV,
+            K=K,
+            V=V,
+            C=call.C,
+            BV=BV,
+            HAS_DFINAL=dfinal is not None,
+            HAS_LAM=call.lam is not None,
+            STORE_CHUNKS=dstates is not None,
+            DOT=PRECISION,
+            STAGES=launch.stages,
+            num_warps=launch.warps,
+        )

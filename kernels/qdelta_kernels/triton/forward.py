@@ -1,0 +1,216 @@
+"""Kernel 2: the state from chunk to chunk, and the outputs, in parallel over sequences, heads and blocks of V."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def load_state(p_state, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
+    """Load one state's rows of S, [BV, BK], from its transpose [K, V] in memory."""
+    offset = o_k[None, :] * V + o_v[:, None]
+    return tl.load(p_state + offset, mask=(o_v < V)[:, None] & (o_k < K)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_state(p_state, b_S, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
+    """Store rows of S, [BV, BK], to the transpose [K, V] in memory."""
+    offset = o_k[None, :] * V + o_v[:, None]
+    tl.store(p_state + offset, b_S, mask=(o_v < V)[:, None] & (o_k < K)[None, :])
+
+
+@triton.jit(do_not_specialize=["T", "M", "H", "HV"])
+def forward_kernel(
+    q,
+    k,
+    v,
+    inverse,
+    readout,
+    factors,
+    through,
+    span_start,
+    span_end,
+    span_chunk,
+    initial,
+    final,
+    o,
+    eps,
+    states,
+    lam,
+    sums,
+    norm2,
+    slots,
+    snapshots,
+    T,
+    M,
+    H,
+    HV,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BV: tl.constexpr,
+    HAS_INITIAL: tl.constexpr,
+    TRANSFER: tl.constexpr,
+    HAS_LAM: tl.constexpr,
+    STORE_O: tl.constexpr,
+    STORE_EPS: tl.constexpr,
+    STORE_STATES: tl.constexpr,
+    STORE_FINAL: tl.constexpr,
+    STORE_SUMS: tl.constexpr,
+    DOT: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """One program: one span of tokens, one value head, BV rows of S; for each chunk, with T the inverse,
+
+        eps = T E,   E = V - (e^G K + e^G lam Q) S^T
+        O = scale e^G Q S^T + A eps
+        S <- e^{G_C} S + (e^{G_C - G} beta eps)^T K
+
+    computed transposed, so that S, E and eps stay in registers as left operands. With TRANSFER the state has K more
+    rows, [S; I]: with values of zero they become the product of the span's transitions.
+
+    q, k [tokens, H K], v [tokens, HV V], inverse and readout [M HV C, C] come as tensor descriptors. A tile that
+    reaches past its sequence or its head's V holds what lies there: beta = 0 keeps such tokens out of the state,
+    and such rows of S are never stored.
+
+    STORE_SUMS is for traces, with scale = 1: over these BV rows, per token ||eps||^2, ||v_hat||^2, ||o_hat||^2,
+    v_hat.o_hat and eps.v_hat, and ||S||^2 for the state that enters each chunk; `slots` says which of these states
+    to keep (-1: none).
+    """
+    pid = tl.program_id(0)
+    ROWS: tl.constexpr = V + K if TRANSFER else V
+    NV: tl.constexpr = (ROWS + BV - 1) // BV
+    i_v, i_hv, i_s = pid % NV, (pid // NV) % HV, (pid // (NV * HV)).to(tl.int64)
+    start, end = tl.load(span_start + i_s), tl.load(span_end + i_s)
+    first = tl.load(span_chunk + i_s)
+    o_c, o_k, o_v = tl.arange(0, C), tl.arange(0, K), i_v * BV + tl.arange(0, BV)
+    m_v = o_v < ROWS
+    o_vt = tl.arange(0, BV)[None, :] + o_c[:, None] * (HV * V)
+    column_k, column_v = (i_hv // (HV // H)) * K, i_hv * V + i_v * BV
+    p_state = (i_s * HV + i_hv) * K * ROWS
+    if HAS_INITIAL:
+        b_S = load_state(initial + p_state, o_k, o_v, K, V)
+    elif TRANSFER:
+        b_S = tl.where((o_v - V)[:, None] == o_k[None, :], 1.0, 0.0)
+        if i_v * BV >= V:
+            column_v = HV * V  # beyond the last column there are zeros
+    else:
+        b_S = tl.zeros([BV, K], tl.float32)
+    for i in tl.range(0, tl.cdiv(end - start, C), num_stages=STAGES):
+        t = start + i * C
+        row = t.to(tl.int32)
+        i_chunk = (first + i) * HV + i_hv
+        row_c = (i_chunk * C).to(tl.int32)
+        p_factors = factors + i_chunk * 4 * C + o_c
+        b_erase_k = tl.load(p_factors)
+        b_erase_q = tl.load(p_factors + C)
+        b_read_q = tl.load(p_factors + 2 * C)
+        b_write = tl.load(p_factors + 3 * C)
+        b_through = tl.load(through + i_chunk)
+        b_k = k.load([row, column_k])
+        b_T = tl.trans(inverse.load([row_c, 0]))
+        b_s = b_S.to(k.dtype)
+        m_t = o_c < end - t
+        p_tv = t * HV * V + column_v
+        m_tv = m_t[:, None] & m_v[None, :]
+        if STORE_STATES:
+            o_vk = o_v[:, None] * K + o_k[None, :]
+            tl.store(states + i_chunk * V * K + o_vk, b_s, mask=m_v[:, None] & (o_k >= 0)[None, :])
+        b_E = tl.dot(b_s, tl.trans(b_k), input_precision=DOT) * -b_erase_k[None, :]
+        if HAS_LAM or STORE_O or STORE_SUMS:
+            b_q = q.load([row, column_k])
+            b_P = tl.dot(b_s, tl.trans(b_q), input_precision=DOT)
+            if HAS_LAM:
+                b_E -= b_P * b_erase_q[None, :]
+        # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
+        b_e = b_E.to(k.dtype)
+        b_eps = tl.dot(b_e, b_T, acc=b_E - b_e.to(tl.float32), input_precision=DOT)
+        b_v = tl.trans(v.load([row, column_v]))
+        b_eps = tl.dot(b_v, b_T, acc=b_eps, input_precision=DOT)
+        b_u = (b_eps * b_write[None, :]).to(k.dtype)
+        b_S_new = tl.dot(b_u, b_k, acc=b_S * b_through, input_precision=DOT)
+        if STORE_EPS:
+            tl.store(eps + p_tv + o_vt, tl.trans(b_eps).to(k.dtype), mask=m_tv)
+        if STORE_O:
+            b_A = tl.trans(readout.load([row_c, 0]))
+            b_O = tl.dot(b_eps.to(k.dtype), b_A, acc=b_P * b_read_q[None, :], input_precision=DOT)
+            tl.store(o + p_tv + o_vt, tl.trans(b_O).to(o.dtype.element_ty), mask=m_tv)
+        if STORE_SUMS:
+            b_A = tl.where(o_c[:, None] > o_c[None, :], readout.load([row_c, 0]), 0.0).to(k.dtype)
+            b_o_hat = tl.dot(b_eps.to(k.dtype), tl.trans(b_A), acc=b_P * b_read_q[None, :], input_precision=DOT)
+            o_gate = (t + o_c) * HV + i_hv
+            b_v_hat = b_v.to(tl.float32) - b_eps
+            if HAS_LAM:
+                b_v_hat -= tl.load(lam + o_gate, mask=m_t, other=0.0).to(tl.float32)[None, :] * b_o_hat
+            b_kept = tl.where(m_v, 1.0, 0.0)[:, None]
+            p_sums = sums + i_v * 5 * (T.to(tl.int64) * HV) + o_gate
+            tl.store(p_sums, tl.sum(b_eps * b_eps * b_kept, 0), mask=m_t)
+            tl.store(p_sums + T.to(tl.int64) * HV, tl.sum(b_v_hat * b_v_hat * b_kept, 0), mask=m_t)
+            tl.store(p_sums + 2 * T.to(tl.int64) * HV, tl.sum(b_o_hat * b_o_hat * b_kept, 0), mask=m_t)
+            tl.store(p_sums + 3 * T.to(tl.int64) * HV, tl.sum(b_v_hat * b_o_hat * b_kept, 0), mask=m_t)
+            tl.store(p_sums + 4 * T.to(tl.int64) * HV, tl.sum(b_eps * b_v_hat * b_kept, 0), mask=m_t)
+            tl.store(norm2 + i_v * M * HV + i_chunk, tl.sum(b_S * b_S * b_kept))
+            slot = tl.load(slots + first + i)
+            if slot >= 0:
+                store_state(snapshots + (slot * HV + i_hv) * K * V, b_S, o_k, o_v, K, V)
+        b_S = b_S_new
+    if STORE_FINAL:
+        store_state(final + p_state, b_S, o_k, o_v, K, ROWS)
+
+
+@triton.jit(do_not_specialize=["HV"])
+def scan_kernel(
+    spans,
+    local,
+    span_of_sequence,
+    initial,
+    entering,
+    HV,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    BJ: tl.constexpr,
+    BV: tl.constexpr,
+    HAS_INITIAL: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DOT: tl.constexpr,
+):
+    """One program: one sequence, one value head, BV columns of h = S^T: the state that enters each of its spans.
+
+        h <- M h + N, with M [K, K] the span's transfer matrix and N its final state from zero
+
+    `spans` holds [N, M] side by side, [K, V + K]. REVERSE runs from the last span to the first with M^T and takes N
+    from `local` [K, V]: the same for the gradient of the state.
+    """
+    pid = tl.program_id(0).to(tl.int64)
+    NV: tl.constexpr = (V + BV - 1) // BV
+    i_v, i_hv, i_n = pid % NV, (pid // NV) % HV, pid // (NV * HV)
+    first, last = tl.load(span_of_sequence + i_n).to(tl.int64), tl.load(span_of_sequence + i_n + 1).to(tl.int64)
+    o_k, o_v, o_j = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, BJ)
+    o_kv = o_k[:, None] * V + o_v[None, :]
+    m_kv = (o_k < K)[:, None] & (o_v < V)[None, :]
+    if HAS_INITIAL:
+        b_h = tl.load(initial + (i_n * HV + i_hv) * K * V + o_kv, mask=m_kv, other=0.0).to(tl.float32)
+    else:
+        b_h = tl.zeros([BK, BV], tl.float32)
+    for i in range(last - first):
+        i_s = first + i
+        if REVERSE:
+            i_s = last - 1 - i
+        p_N, p_h = spans + (i_s * HV + i_hv) * K * (V + K), entering + (i_s * HV + i_hv) * K * V
+        p_M = p_N + V
+        tl.store(p_h + o_kv, b_h, mask=m_kv)
+        # What was stored is read again, a few rows at a time: all of M does not fit next to the processor.
+        tl.debug_barrier()
+        if REVERSE:
+            b_h = tl.load(local + (i_s * HV + i_hv) * K * V + o_kv, mask=m_kv, other=0.0)
+        else:
+            b_h = tl.load(p_N + o_k[:, None] * (V + K) + o_v[None, :], mask=m_kv, other=0.0)
+        for j in range(0, K, BJ):
+            m_kj = (o_k < K)[:, None] & (j + o_j < K)[None, :]
+            if REVERSE:
+                b_M = tl.load(p_M + (j + o_j)[None, :] * (V + K) + o_k[:, None], mask=m_kj, other=0.0)
+            else:
+                b_M = tl.load(p_M + o_k[:, None] * (V + K) + (j + o_j)[None, :], mask=m_kj, other=0.0)
+            m_jv = (j + o_j < K)[:, None] & (o_v < V)[None, :]
+            b_hj = tl.load(p_h + (j + o_j)[:, None] * V + o_v[None, :], mask=m_jv, other=0.0)
+            b_h = tl.dot(b_M, b_hj, acc=b_h, input_precision=DOT)

@@ -1,0 +1,179 @@
+"""Kernel 1: all that can be computed inside each chunk before the state is known, all chunks in parallel."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def running_decay(p_g, o_t, m_t, i_hv, HV, HAS_G: tl.constexpr, C: tl.constexpr):
+    """Return G, the running sum of g inside the chunk [C], and its last value, in float64.
+
+    A difference of two float32 sums near -3000 would be wrong by 2e-4; 64 additions in float64 cost nothing.
+    """
+    if HAS_G:
+        b_g = tl.load(p_g + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float64)
+    else:
+        b_g = tl.zeros([C], tl.float64)
+    return tl.cumsum(b_g, 0), tl.sum(b_g, 0)
+
+
+@triton.jit
+def inverse_norm(b_x):
+    """Return 1 / sqrt(||x||^2 + 1e-6) for each row of a tile [C, K]."""
+    b_x = b_x.to(tl.float32)
+    return tl.math.rsqrt(tl.sum(b_x * b_x, 1) + 1e-6)
+
+
+@triton.jit
+def _quarters(b_x, m: tl.constexpr, n: tl.constexpr):
+    """Cut each of m blocks [2n, 2n] into its upper left, lower left and lower right quarter, [m, n, n]."""
+    left, right = tl.split(tl.permute(tl.reshape(b_x, [m, 2, n, 2, n]), [0, 2, 4, 1, 3]))
+    upper_left, lower_left = tl.split(left)
+    _, lower_right = tl.split(right)
+    return upper_left, lower_left, lower_right
+
+
+@triton.jit
+def _assemble(upper_left, lower_left, lower_right, m: tl.constexpr, n: tl.constexpr):
+    """Undo `_quarters`; the upper right quarter is zero."""
+    left = tl.join(upper_left, lower_left)
+    right = tl.join(tl.zeros_like(lower_right), lower_right)
+    return tl.reshape(tl.permute(tl.join(left, right), [0, 3, 1, 4, 2]), [m, 2 * n, 2 * n])
+
+
+@triton.jit
+def _stack(b_x, b_y, m: tl.constexpr, n: tl.constexpr):
+    """Put two lots of m blocks [n, n] one after the other, [2m, n, n]."""
+    return tl.reshape(tl.permute(tl.join(b_x, b_y), [3, 0, 1, 2]), [2 * m, n, n])
+
+
+@triton.jit
+def _unstack(b_x, m: tl.constexpr, n: tl.constexpr):
+    """Undo `_stack`."""
+    return tl.split(tl.permute(tl.reshape(b_x, [2, m, n, n]), [1, 2, 3, 0]))
+
+
+@triton.jit
+def _invert_small(b_L, m: tl.constexpr, SOLVE: tl.constexpr):
+    """Return (I + L)^-1 for m strictly lower triangular blocks [16, 16], by doubling.
+
+    With T the inverse of I + L's block diagonal in blocks of s, and N what L holds besides it in blocks of 2s,
+    T - T N T inverts the block diagonal in blocks of 2s: forward substitution, block by block.
+    """
+    o = tl.arange(0, 16)
+    row, column = o[None, :, None], o[None, None, :]
+    b_T = tl.where(row == column, 1.0, 0.0) - tl.where(row // 2 == column // 2, b_L, 0.0)
+    for level in tl.static_range(1, 4):
+        s = 2**level
+        b_N = tl.where((row // (2 * s) == column // (2 * s)) & (row // s != column // s), b_L, 0.0)
+        b_TN = tl.dot(b_T, b_N, input_precision=SOLVE)
+        b_T -= tl.dot(b_TN, b_T, input_precision=SOLVE)
+    return b_T
+
+
+@triton.jit
+def _merge(b_T, b_N, m: tl.constexpr, n: tl.constexpr, SOLVE: tl.constexpr):
+    """Return the inverses of m blocks [2n, 2n] from those of their 2m diagonal quarters and the lower left N."""
+    upper_left, lower_right = _unstack(b_T, m, n)
+    lower_left = tl.dot(tl.dot(lower_right, b_N, input_precision=SOLVE), upper_left, input_precision=SOLVE)
+    return _assemble(upper_left, -lower_left, lower_right, m, n)
+
+
+@triton.jit
+def unit_lower_inverse(b_L, C: tl.constexpr, SOLVE: tl.constexpr):
+    """Return (I + L)^-1 for L [C, C] strictly lower triangular, in float32; C is 16, 32 or 64."""
+    b_L = tl.reshape(b_L, [1, C, C])
+    if C == 16:
+        b_T = _invert_small(b_L, 1, SOLVE)
+    elif C == 32:
+        upper_left, b_N, lower_right = _quarters(b_L, 1, 16)
+        b_T = _merge(_invert_small(_stack(upper_left, lower_right, 1, 16), 2, SOLVE), b_N, 1, 16, SOLVE)
+    else:
+        upper_left, b_N, lower_right = _quarters(b_L, 1, 32)
+        b_D = _stack(upper_left, lower_right, 1, 32)
+        upper_left, b_M, lower_right = _quarters(b_D, 2, 16)
+        b_T = _merge(_invert_small(_stack(upper_left, lower_right, 2, 16), 4, SOLVE), b_M, 2, 16, SOLVE)
+        b_T = _merge(b_T, b_N, 1, 32, SOLVE)
+    return tl.reshape(b_T, [C, C])
+
+
+@triton.jit(do_not_specialize=["scale", "H", "HV"])
+def intra_kernel(
+    q,
+    k,
+    g,
+    beta,
+    lam,
+    chunk_start,
+    chunk_end,
+    inverse,
+    readout,
+    factors,
+    through,
+    scale,
+    H,
+    HV,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    HAS_G: tl.constexpr,
+    HAS_LAM: tl.constexpr,
+    L2NORM: tl.constexpr,
+    DOT: tl.constexpr,
+    SOLVE: tl.constexpr,
+):
+    """One program: one chunk of one value head. With u_t = beta_t eps_t and eps_t = v_t - alpha_t S_{t-1} x_t,
+
+        L_ij = e^{G_i - G_j} x_i.k_j beta_j (i > j),   A_ij = scale e^{G_i - G_j} q_i.k_j beta_j (i >= j),
+        eps = T (V - e^G X S^T) with T = (I + L)^-1,   O = scale e^G Q S^T + A eps
+
+    it stores T (`inverse`), A (`readout`), e^{G_C} (`through`), and four factors per token, [4, C], that scale what
+    the state is read and written with: e^G (for k), e^G lam (for q), scale e^G (for q), e^{G_C - G} beta (for k).
+    With L2NORM the factors carry 1 / ||k|| and 1 / ||q||.
+    """
+    pid = tl.program_id(0).to(tl.int64)
+    i_c, i_hv = pid // HV, pid % HV
+    i_h = i_hv // (HV // H)
+    start, end = tl.load(chunk_start + i_c).to(tl.int64), tl.load(chunk_end + i_c).to(tl.int64)
+    o_c, o_k = tl.arange(0, C), tl.arange(0, BK)
+    o_t = start + o_c
+    m_t = o_t < end
+    m_tk = m_t[:, None] & (o_k < K)[None, :]
+    p_qk = (start * H + i_h) * K
+    o_qk = o_c[:, None] * (H * K) + o_k[None, :]
+    b_q = tl.load(q + p_qk + o_qk, mask=m_tk, other=0.0)
+    b_k = tl.load(k + p_qk + o_qk, mask=m_tk, other=0.0)
+    b_qk = tl.dot(b_q, tl.trans(b_k), input_precision=DOT)
+    b_kk = tl.dot(b_k, tl.trans(b_k), input_precision=DOT)
+    b_beta = tl.load(beta + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
+    b_G, b_last = running_decay(g, o_t, m_t, i_hv, HV, HAS_G, C)
+    # Zero beyond the sequence's end: what later kernels load there then changes nothing.
+    b_from_start = tl.where(m_t, tl.exp(b_G.to(tl.float32)), 0.0)
+    b_to_end = tl.exp((b_last - b_G).to(tl.float32))
+    b_rk = tl.full([C], 1.0, tl.float32)
+    b_rq = tl.full([C], 1.0, tl.float32)
+    if L2NORM:
+        b_rk = inverse_norm(b_k)
+        b_rq = inverse_norm(b_q)
+        b_qk *= b_rq[:, None] * b_rk[None, :]
+        b_kk *= b_rk[:, None] * b_rk[None, :]
+
+    # Masked before exp: above the diagonal the difference is positive and overflows.
+    m_read = o_c[:, None] >= o_c[None, :]
+    b_D = tl.exp(tl.where(m_read, (b_G[:, None] - b_G[None, :]).to(tl.float32), float("-inf"))) * b_beta[None, :]
+    o_cc = o_c[:, None] * C + o_c[None, :]
+    p_cc = pid * C * C
+    tl.store(readout + p_cc + o_cc, (scale * b_D * b_qk).to(readout.dtype.element_ty))
+    if HAS_LAM:
+        b_lam = tl.load(lam + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
+        b_kk += b_lam[:, None] * b_qk
+    else:
+        b_lam = tl.zeros([C], tl.float32)
+    b_L = tl.where(o_c[:, None] > o_c[None, :], b_D * b_kk, 0.0)
+    tl.store(inverse + p_cc + o_cc, unit_lower_inverse(b_L, C, SOLVE).to(inverse.dtype.element_ty))
+    p_factors = factors + pid * 4 * C + o_c
+    tl.store(p_factors, b_from_start * b_rk)
+    tl.store(p_factors + C, b_from_start * b_lam * b_rq)
+    tl.store(p_factors + 2 * C, scale * b_from_start * b_rq)
+    tl.store(p_factors + 3 * C, b_to_end * b_beta * b_rk)
+    tl.store(through + pid, tl.exp(b_last.to(tl.float32)))
