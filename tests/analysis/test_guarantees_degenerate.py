@@ -20,6 +20,11 @@ DEGENERATE = {
     "one dimension": inputs(K=1, T=40),
     "one value": inputs(V=1, T=40),
     "zero vectors": QDeltaInputs(*torch.zeros(3, 1, 30, 2, 4), None, torch.full((1, 30, 2), 0.5), None),
+    "zero keys": dataclasses.replace(inputs(T=40), k=torch.zeros(1, 40, 2, 8).double()),
+    "zero queries": dataclasses.replace(inputs(T=40), q=torch.zeros(1, 40, 2, 8).double()),
+    "nothing written": inputs(T=40).with_beta(0.0),
+    "q = k": dataclasses.replace(inputs(T=40), q=inputs(T=40).k),
+    "q = -k": dataclasses.replace(inputs(T=40), q=-inputs(T=40).k),
     "zero values": dataclasses.replace(inputs(T=40), v=torch.zeros(1, 40, 2, 6).double(), initial_state=None),
     "x = 0": generators.cone(cos=-1.0, beta=1.0, lam=1.0),
     "decay to nothing": dataclasses.replace(inputs(T=40), g=torch.full((1, 40, 2), -2000.0).double()),
@@ -57,6 +62,11 @@ def test_what_degenerate_inputs_are_said_to_be():
     for claim in ("G10", "G11"):
         assert "independent tokens" in unmet(verdict("one token", claim))
     assert verdict("zero values", "G5").verdict == HOLDS
+    assert unmet(verdict("zero keys", "G7")) == unmet(verdict("zero queries", "G7")) == {"unit q, k"}
+    assert verdict("zero queries", "G13").verdict == HOLDS
+    assert unmet(verdict("nothing written", "G4")) == {"beta a in (0, 2)"}
+    for case in ("q = k", "q = -k"):  # x is parallel to k: no step expands
+        assert verdict(case, "G3").numbers["largest_over_alpha"] == pytest.approx((1, 1), abs=1e-12)
 
 
 def test_no_tokens():
