@@ -14,7 +14,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from benchmarks import report  # noqa: E402
 from benchmarks.machine import facts, use_threads  # noqa: E402
 
-NAMES = ("kernels", "recurrence", "transition", "trace", "guarantees", "learning", "explorer")
+NAMES = ("kernels", "recurrence", "transition", "trace", "influence", "guarantees", "sweep", "learning", "explorer")
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
 from ..threads import one_thread
+from .computing import TASK_SECONDS, Found, compute
 from .measures import MEASURES, Measure
-from .points import GATES, RESERVED, TASK_SECONDS, Found, Plan, Point, compute
+from .points import GATES, RESERVED, Plan
 from .sources import SOURCES, Source, cone
 from .store import Results
 
@@ -78,7 +79,7 @@ def run(
                 with closing(_computed(plan, missing, n_jobs)) as found_in_turn:
                     for found in found_in_turn:
                         results.record(found)
-                        bar.update(len(found.numbers) + len(found.errors))
+                        bar.update(found.count)
                         if results.failed:
                             bar.set_postfix(failed=results.failed, refresh=False)
                         if watch is not None:
@@ -95,7 +96,7 @@ def _computed(plan: Plan, missing: np.ndarray, n_jobs: int | None) -> Generator[
     jobs = get_active_backend()[1] if n_jobs is None else n_jobs
     options: dict[str, Any] = {"prefer": "threads", "batch_size": 1, "return_as": "generator_unordered"}
     parallel = joblib.Parallel(n_jobs=-1 if jobs is None else jobs, **options)
-    found_in_turn: Any = parallel(joblib.delayed(work)(plan, *task) for task in tasks)
+    found_in_turn: Any = parallel(joblib.delayed(work)(plan, task) for task in tasks)
     try:
         for found in found_in_turn:
             tasks.took(found)
@@ -118,11 +119,11 @@ class _Work:
     def __reduce__(self):
         return _Work, ()
 
-    def __call__(self, plan: Plan, indices: np.ndarray, points: list[Point]) -> Found:
+    def __call__(self, plan: Plan, indices: np.ndarray) -> Found:
         with self.idle:
             self.running += 1
         try:
-            return compute(plan, indices, points, lambda: self.ended)
+            return compute(plan, indices, lambda: self.ended)
         finally:
             with self.idle:
                 self.running -= 1
@@ -142,20 +143,19 @@ class _Tasks:
         self.plan, self.size = plan, 1
         self.indices, self.starts = plan.order(missing)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, list[Point]]]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         at = 0
         while at < len(self.indices):
             end = min(at + self.size, len(self.indices))
             # Whole sets of points that share their tokens, where there is room for one.
             whole = self.starts[np.searchsorted(self.starts, end, side="right") - 1]
             end = whole if whole > at and end < len(self.indices) else end
-            yield self.indices[at:end], self.plan.points(self.indices[at:end])
+            yield self.indices[at:end]
             at = end
 
     def took(self, found: Found) -> None:
         """Learn from what some points took."""
-        points = len(found.numbers) + len(found.errors)
-        wanted = points * TASK_SECONDS / max(found.seconds, 1e-9)
+        wanted = found.count * TASK_SECONDS / max(found.seconds, 1e-9)
         self.size = int(min(max(wanted, 1), _TASK_POINTS, 8 * self.size))
 
 
@@ -164,8 +164,12 @@ def _plan(measure: str | Measure, grid: Mapping[str, Any], make: str | Source, b
     axes = {}
     for name, values in grid.items():
         array = np.asarray(values)
-        if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in "biufUT":
-            raise ValueError(f"grid has {name} = {values!r}; expected a list of numbers or of words.")
+        kinds = "biuf" if name in GATES else "biufUT"
+        if array.ndim != 1 or len(array) == 0 or array.dtype.kind not in kinds:
+            words = "" if name in GATES else " or of words"
+            raise ValueError(f"grid has {name} = {values!r}; expected a list of numbers{words}.")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"grid has {name} = {array.tolist()}; expected finite values.")
         if len(np.unique(array)) < len(array):
             raise ValueError(f"grid has {name} = {array.tolist()}; expected distinct values.")
         if name in RESERVED:

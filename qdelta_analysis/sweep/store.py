@@ -18,13 +18,14 @@ import xarray as xr
 import zarr
 from zarr.errors import GroupNotFoundError
 
-from .points import Found, Plan, name_of
+from .computing import Found
+from .points import Plan, name_of
 
 MISSING, DONE, FAILED = 0, 1, 2
 _STATUS = {"long_name": "done mark", "flag_values": [MISSING, DONE, FAILED], "flag_meanings": "missing done failed"}
 _FORMAT = {"format": "qdelta-sweep", "format_version": "1"}
 # Points in one file of an array: few files, and each quickly written anew.
-_CHUNK_POINTS = 4096
+_CHUNK_POINTS = 1 << 14
 
 
 class Results:
@@ -79,17 +80,19 @@ class Results:
 
     def record(self, found: Found) -> None:
         """Keep what came out of some points, and mark them."""
-        done, failed = list(found.numbers), list(found.errors)
-        for name in {name for numbers in found.numbers.values() for name in numbers}:
-            array = self.values.setdefault(name, np.full(self.plan.shape, np.nan))
-            array.flat[done] = [found.numbers[i].get(name, np.nan) for i in done]
-        errors = bool(failed) or bool((self.error.flat[done] != "").any())
+        for indices, numbers in found.numbers:
+            for name, values in numbers.items():
+                array = self.values.setdefault(name, np.full(self.plan.shape, np.nan))
+                array.flat[indices] = values
+        done = np.concatenate([np.empty(0, int), *(indices for indices, _ in found.numbers)])
+        failed = np.array(list(found.errors), int)
+        errors = len(failed) > 0 or bool((self.error.flat[done] != "").any())
         self.error.flat[done] = ""
-        self.error.flat[failed] = [found.errors[i] for i in failed]
+        self.error.flat[failed] = list(found.errors.values())
         self.status.flat[done] = DONE
         self.status.flat[failed] = FAILED
         if self._group is not None:
-            self._write(self._group, np.array([*done, *failed]), errors)
+            self._write(self._group, np.concatenate([done, failed]), errors)
 
     def dataset(self) -> xr.Dataset:
         """Return everything so far: a copy, NaN where a point is not done."""
@@ -113,7 +116,11 @@ class Results:
                 array[:] = values
             self._create_array(group, "status", np.int8, MISSING, _STATUS)
             self._create_array(group, "error", str, "", {})
-            os.rename(new, path)
+            try:
+                os.rename(new, path)
+            except OSError:
+                if not path.exists():  # else another process was quicker
+                    raise
 
     def _create_array(self, group: zarr.Group, name: str, dtype: Any, fill: Any, attributes: Mapping) -> zarr.Array:
         return group.create_array(

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from qdelta_analysis import QDeltaInputs, generators, load_trained, products, sweep, trace
-from qdelta_analysis.sweep import points, running
+from qdelta_analysis.sweep import computing, running
 from qdelta_kernels import qdelta_rule_reference
 
 GRID = {"lam": [0.0, 0.3, 1.0], "d": [4, 9], "beta": [0.2, 1.0], "N": [33, 7], "alpha": [1.0, 0.9], "seed": [5, 0]}
@@ -179,7 +179,7 @@ def test_tokens_are_made_once_for_all_gates_and_stacked_where_they_are_alike():
 
 
 def test_a_call_is_never_given_more_than_fits(monkeypatch):
-    monkeypatch.setattr(points, "_FLOATS", 100)
+    monkeypatch.setattr(computing, "_FLOATS", 100)
     seen = []
     measure = lambda x: seen.append(x.v.numel()) or x.lam[:, 0]
     data = sweep.run(measure, {"lam": np.linspace(0, 1, 50), "N": [5, 6], "d": [4]}, batched=True, progress=False)
@@ -348,7 +348,7 @@ def test_stop_keeps_what_is_done_and_watch_sees_it_grow(tmp_path):
 
 def test_a_task_that_takes_too_long_hands_back_the_rest(monkeypatch):
     """Points that were quick become slow: nobody waits for a task of a thousand of them."""
-    monkeypatch.setattr(points, "TASK_SECONDS", 0.02)
+    monkeypatch.setattr(computing, "TASK_SECONDS", 0.02)
     monkeypatch.setattr(running, "TASK_SECONDS", 0.02)
     import time
 
@@ -397,10 +397,16 @@ BAD = {
     "no function": (lambda: sweep.run(3, FINE), "measure is 3; expected a function"),
     "make": (lambda: sweep.run("memory", FINE, "spiral"), "make is 'spiral'; expected a function, or one of cone"),
     "empty": (lambda: sweep.run("memory", {}), "grid is empty; expected at least one axis"),
-    "number": (lambda: sweep.run("memory", {"lam": 0.5}), "grid has lam = 0.5; expected a list of numbers or of words"),
+    "number": (lambda: sweep.run("memory", {"lam": 0.5}), "grid has lam = 0.5; expected a list of numbers."),
     "no values": (lambda: sweep.run("memory", {"lam": []}), r"grid has lam = \[\]; expected a list"),
     "objects": (lambda: sweep.run("memory", {"lam": [None]}), r"grid has lam = \[None\]; expected a list"),
     "twice": (lambda: sweep.run("memory", {"lam": [1.0, 1]}), r"grid has lam = \[1.0, 1.0\]; expected distinct values"),
+    "words": (lambda: sweep.run("memory", {"lam": ["a"]}), r"grid has lam = \['a'\]; expected a list of numbers\."),
+    "number of tokens": (
+        lambda: sweep.run("memory", {"N": 3}),
+        "grid has N = 3; expected a list of numbers or of words",
+    ),
+    "not finite": (lambda: sweep.run("memory", {"lam": [np.nan]}), r"grid has lam = \[nan\]; expected finite values"),
     "unknown axis": (
         lambda: sweep.run("memory", {"lam": [1.0], "heads": [2]}),
         r"the axes lam, heads; expected lam, beta, alpha and parameters of qdelta_analysis.sweep.sources.cone\(c, d",
