@@ -25,6 +25,7 @@ def measure(quick: bool = False) -> list[Figure]:
                 Figure(f"{name}, {launch.stages} stages: shared memory", needs.shared, "B", at_most=SHARED_LIMIT[arch]),
                 Figure(f"{name}: registers", needs.registers, ""),
                 Figure(f"{name}: spilled", needs.spilled, "B"),
-                Figure(f"{name}: accesses to spills in loops", needs.spills_in_loops, ""),
             ]
+            if needs.spills_in_loops is not None:
+                figures.append(Figure(f"{name}: accesses to spills in loops", needs.spills_in_loops, ""))
     return figures

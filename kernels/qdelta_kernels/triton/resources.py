@@ -66,7 +66,7 @@ class Resources:
     registers: int  # per thread
     shared: int  # bytes per program
     spilled: int  # bytes of stack per thread
-    spills_in_loops: int  # loads from and stores to that stack inside loops
+    spills_in_loops: int | None  # loads from and stores to it inside loops; looked for in half precision only
     wgmma: int  # warp group products (sm_90)
     mma: int  # warp products
 
@@ -114,7 +114,7 @@ def compile_entry(entry: Entry) -> Resources:
         registers=found["REG"],
         shared=compiled.metadata.shared,
         spilled=found["STACK"],
-        spills_in_loops=_spills_in_loops(_cuobjdump(compiled.asm["cubin"], "-sass")),
+        spills_in_loops=_spills_in_loops(_cuobjdump(compiled.asm["cubin"], "-sass")) if entry.bits == 16 else None,
         wgmma=ptx.count("wgmma.mma_async"),
         mma=len(re.findall(r"\bmma\.sync", ptx)),
     )
@@ -176,7 +176,7 @@ def main() -> None:
         print(
             f"sm_{e.arch}    {e.bits}  {e.K:>3}  {e.kernel:<14}  {e.launch.BK:>3}  {e.launch.BV:>3}"
             f"  {e.launch.warps:>5}  {e.launch.stages:>6}  {r.registers:>9}  {r.shared:>6}  {r.spilled:>7}"
-            f"  {r.spills_in_loops:>8}  {r.wgmma:>5}  {r.mma:>3}"
+            f"  {'' if r.spills_in_loops is None else r.spills_in_loops:>8}  {r.wgmma:>5}  {r.mma:>3}"
         )
 
 
