@@ -94,7 +94,7 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: LanguageModel, tokens: Int[Tensor, " N"], window: int = 512, batch: int = 8) -> float:
+def evaluate(model: nn.Module, tokens: Int[Tensor, " N"], window: int = 512, batch: int = 8) -> float:
     """Return the bits per byte on a text: the mean of -log2 p(byte | the bytes before it in its window).
 
     Windows of `window` bytes start every window/2 bytes; each scores its second half, and the first one its
@@ -145,7 +145,7 @@ def round_to_half(model: nn.Module) -> None:
         parameter.copy_(parameter.half())
 
 
-def _nats(model: LanguageModel, tokens: Tensor) -> Tensor:
+def _nats(model: nn.Module, tokens: Tensor) -> Tensor:
     """-ln p of every token but the first of each row, [B, T - 1], in float64."""
     logits = model(tokens[:, :-1]).double()
     return F.cross_entropy(logits.mT, tokens[:, 1:], reduction="none")

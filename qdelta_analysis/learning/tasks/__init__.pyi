@@ -1,0 +1,12 @@
+from .examples import IGNORED as IGNORED
+from .examples import Examples as Examples
+from .examples import Score as Score
+from .examples import Task as Task
+from .examples import measure as measure
+from .key_value import MQAR as MQAR
+from .needle import NEEDLES as NEEDLES
+from .needle import NeedleInHaystack as NeedleInHaystack
+from .state_tracking import GROUPS as GROUPS
+from .state_tracking import StateTracking as StateTracking
+from .text import LanguageModelling as LanguageModelling
+from .text import standard_library as standard_library
