@@ -8,6 +8,8 @@ from .corpus import Corpus as Corpus
 from .corpus import load_corpus as load_corpus
 from .diagnostics import LayerDiagnostics as LayerDiagnostics
 from .diagnostics import diagnose as diagnose
+from .fitting import Keeping as Keeping
+from .fitting import fit as fit
 from .hugging_face import QDeltaCache as QDeltaCache
 from .hugging_face import QDeltaConfig as QDeltaConfig
 from .hugging_face import QDeltaForCausalLM as QDeltaForCausalLM
@@ -20,7 +22,7 @@ from .model import ModelState as ModelState
 from .modules import GatedRMSNorm as GatedRMSNorm
 from .modules import ShortConvolution as ShortConvolution
 from .packing import Packing as Packing
+from .schedule import TrainingConfig as TrainingConfig
 from .training import RunResult as RunResult
-from .training import TrainingConfig as TrainingConfig
 from .training import evaluate as evaluate
 from .training import train as train

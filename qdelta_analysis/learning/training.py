@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .configs import ModelConfig
 from .corpus import Corpus
+from .fitting import fit
 from .model import LanguageModel
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a run is trained: AdamW, linear warm-up, then a cosine to zero, and clipped gradients."""
-
-    steps: int = 500
-    batch: int = 4
-    length: int = 512
-    learning_rate: float = 6e-3
-    warmup: int = 50
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    betas: tuple[float, float] = (0.9, 0.98)
-
-    @property
-    def tokens(self) -> int:
-        """How many bytes a run predicts in training."""
-        return self.steps * self.batch * self.length
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step, counted from 0."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+from .nonfinite import first_nonfinite as first_nonfinite
+from .schedule import TrainingConfig
+from .tasks import Examples
 
 
 @dataclass(frozen=True)
@@ -72,25 +49,9 @@ def train(
         raise ValueError(
             f"corpus.training has {len(corpus.training)} bytes; expected more than a window, {config.length}."
         )
-    optimizer = _optimizer(model, config)
-    losses = []
-    batches = _batches(corpus.training, config, seed)
-    with tqdm(
-        total=config.tokens,
-        unit=" tokens",
-        unit_scale=True,
-        disable=not progress,
-        desc=f"{model.config.layer.rule} seed {seed}",
-    ) as bar:
-        for step, tokens in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate(step)
-            optimizer.zero_grad()
-            losses.append(_backward(model, tokens, step, config.clip) / math.log(2))
-            optimizer.step()
-            bar.set_postfix_str(f"{losses[-1]:.3f} bits/byte", refresh=False)
-            bar.update(config.batch * config.length)
-    return losses
+    windows = _windows(corpus.training, config, seed)
+    name = f"{model.config.layer.rule} seed {seed}"
+    return [x / math.log(2) for x in fit(model, config, windows, progress=progress, name=name)]
 
 
 @torch.no_grad()
@@ -151,76 +112,14 @@ def _nats(model: nn.Module, tokens: Tensor) -> Tensor:
     return F.cross_entropy(logits.mT, tokens[:, 1:], reduction="none")
 
 
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not n.startswith("embedding")]
-    chosen = set(map(id, matrices))
-    others = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+def _windows(text: Tensor, config: TrainingConfig, seed: int) -> Callable[[int], Examples]:
+    """Return the batch of each step: its windows and their successors, all drawn from one stream."""
+    g = torch.Generator().manual_seed(seed)
+    starts = [torch.randint(len(text) - config.length, (config.batch, 1), generator=g) for _ in range(config.steps)]
+    offsets = torch.arange(config.length)
 
+    def batch(step: int) -> Examples:
+        places = starts[step] + offsets
+        return Examples(text[places], text[places + 1])
 
-def _batches(text: Tensor, config: TrainingConfig, seed: int) -> Iterator[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    offsets = torch.arange(config.length + 1)
-    for _ in range(config.steps):
-        starts = torch.randint(len(text) - config.length, (config.batch, 1), generator=generator)
-        yield text[starts + offsets]
-
-
-def _backward(model: LanguageModel, tokens: Tensor, step: int, clip: float) -> float:
-    """Put the clipped gradient of one batch's mean loss into the model; return the loss in nats."""
-    try:
-        logits = model(tokens[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
-    except ValueError as error:  # the recurrence refuses inputs that are not finite
-        if (culprit := first_nonfinite(model, tokens)) is None:
-            raise
-        raise FloatingPointError(_stopped(step, culprit)) from error
-    loss.backward()
-    norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    if not torch.isfinite(loss.detach() + norm):
-        raise FloatingPointError(_stopped(step, first_nonfinite(model, tokens) or "the loss"))
-    nn.utils.clip_grads_with_norm_(model.parameters(), clip, norm)
-    return loss.item()
-
-
-def _stopped(step: int, culprit: str) -> str:
-    return f"training stopped at step {step}: {culprit} is not finite."
-
-
-def first_nonfinite(model: nn.Module, tokens: Int[Tensor, "B T"]) -> str | None:
-    """Name the first tensor that is not finite, None where all are.
-
-    Looks at the parameters, then at the modules' outputs in the order of the forward pass, then at the
-    gradients in the order of the backward pass.
-    """
-    for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
-            return f"the parameter {name}"
-    found = []
-
-    def look(name: str):
-        def hook(_module, _args, output):
-            if not output.isfinite().all():
-                found.append(f"the output of {name}")
-
-        return hook
-
-    hooks = [m.register_forward_hook(look(name)) for name, m in model.named_modules() if name]
-    try:
-        model(tokens[:, :-1])
-    except ValueError:
-        if not found:
-            raise
-    finally:
-        for handle in hooks:
-            handle.remove()
-    if found:
-        return found[0]
-    for name, parameter in reversed(list(model.named_parameters())):
-        if parameter.grad is not None and not parameter.grad.isfinite().all():
-            return f"the gradient of {name}"
-    return None
+    return batch

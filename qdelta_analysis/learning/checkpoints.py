@@ -1,0 +1,60 @@
+"""A run that goes on exactly where it stopped: weights, optimizer, random numbers and losses in a safetensors file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from qdelta_analysis.files import replacing
+
+_KIND = "qdelta training checkpoint 1"
+
+
+def save_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, losses: list[float], settings: Mapping[str, Any]
+) -> None:
+    """Write the state after step len(losses), all or nothing; settings are JSON that a resumed run has to share."""
+    tensors = {f"model/{name}": x for name, x in model.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{number}/{name}": x for name, x in state.items()}
+    tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
+    tensors["random"] = torch.get_rng_state()
+    metadata = {"kind": _KIND, "settings": json.dumps(settings, sort_keys=True)}
+    with replacing(path) as new:
+        save_file({name: x.detach().cpu().contiguous() for name, x in tensors.items()}, new, metadata=metadata)
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
+) -> list[float]:
+    """Put a checkpoint into the model, the optimizer and torch's random numbers; return the losses of its steps.
+
+    Raises ValueError for another file, or a run with other settings, naming the first that differs.
+    """
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("kind") != _KIND:
+            raise ValueError(f"{path} is no checkpoint of a training run; expected a file of `fit`.")
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    found, wanted = json.loads(metadata["settings"]), json.loads(json.dumps(settings))
+    if found != wanted:
+        name = next(n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n))
+        raise ValueError(
+            f"{path} is of a run with {name} = {found.get(name)!r}; expected {wanted.get(name)!r}, or another folder."
+        )
+    model.load_state_dict({n.removeprefix("model/"): x for n, x in tensors.items() if n.startswith("model/")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, x in tensors.items():
+        if name.startswith("optimizer/"):
+            _, number, what = name.split("/")
+            state.setdefault(int(number), {})[what] = x
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random"])
+    return tensors["losses"].tolist()

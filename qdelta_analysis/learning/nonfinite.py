@@ -1,0 +1,45 @@
+"""Which tensor was the first that is not finite: parameters, outputs, gradients, in the order in which they arise."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from jaxtyping import Int
+from torch import Tensor, nn
+
+
+def first_nonfinite(model: nn.Module, tokens: Int[Tensor, "B T"]) -> str | None:
+    """Name the first tensor that is not finite when the model reads these tokens, None where all are.
+
+    Looks at the parameters, then at the modules' outputs in the order of the forward pass, then at the gradients in
+    the order of the backward pass.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the parameter {name}"
+    if (found := _first_output(model, tokens)) is not None:
+        return f"the output of {found}"
+    for name, parameter in reversed(list(model.named_parameters())):
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            return f"the gradient of {name}"
+    return None
+
+
+def _first_output(model: nn.Module, tokens: Tensor) -> str | None:
+    found: list[str] = []
+
+    def look(name: str):
+        def hook(_module, _args, output):
+            if not output.isfinite().all():
+                found.append(name)
+
+        return hook
+
+    hooks = [m.register_forward_hook(look(name)) for name, m in model.named_modules() if name]
+    try:
+        with suppress(ValueError):  # the recurrence refuses inputs that are not finite
+            model(tokens)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return found[0] if found else None
