@@ -133,7 +133,7 @@ def _finite(x: float) -> float | None:
 @app.command()
 def sweep(
     measure: Annotated[
-        str, typer.Argument(help="What to measure: memory, recall, transition, growth or MODULE:FUNCTION.")
+        str, typer.Argument(help="error, memory, recall, transition, growth, or MODULE:FUNCTION of your own.")
     ],
     path: Annotated[Path, typer.Option("--output", "-o", help="Keep the results here (zarr); resumed if it is there.")],
     lam: Annotated[str | None, typer.Option(help="Query feedback: 0,0.5,1, or 0:1:11 for 11 values.")] = None,

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from qdelta_kernels import chunk_qdelta_diagnostics, qdelta_rule
+from qdelta_kernels import chunk_qdelta_diagnostics
+from qdelta_kernels.arguments import check_arguments
+from qdelta_kernels.chunkwise import blocks, carry, chunk_layout, prepare_chunks, state_in, state_out, write
 
 from ..inputs import QDeltaInputs
 from ..transition import Transition
@@ -16,6 +19,17 @@ from ..transition import Transition
 Measure = Callable[[QDeltaInputs], Any]
 # Tokens per chunk: less work inside the chunks than the kernels' usual 64, which pays where many heads fill the cores.
 _CHUNK = 32
+
+
+@torch.no_grad()
+def error(inputs: QDeltaInputs) -> Mapping[str, Tensor]:
+    """Follow the mixed error: `error_before` and `error_after`, means over tokens of ||v - alpha S x|| and ||v - S x||.
+
+    And `final_norm`, ||S_T||_F. Half the work of `memory`, whose values these are.
+    """
+    before, state = _written(inputs)
+    after = (1 - inputs.beta * _in_the_plane(inputs).alignment).abs() * before
+    return {"error_before": before.mean(1), "error_after": after.mean(1), "final_norm": state.norm(dim=(-2, -1))}
 
 
 @torch.no_grad()
@@ -41,8 +55,7 @@ def recall(inputs: QDeltaInputs) -> Mapping[str, Tensor]:
 
     `recall_error` is the mean over tokens, `oldest_error` over the first quarter of them, `newest_error` over the last.
     """
-    _, state = qdelta_rule(**inputs.arguments(), output_final_state=True, chunk_size=_CHUNK)
-    assert state is not None  # [B, H, K, V]
+    _, state = _written(inputs)
     H = inputs.q.shape[2]
     read = inputs.k.transpose(1, 2)[:, :, None] @ state.unflatten(1, (H, -1))  # [B, H, R, T, V]
     v = inputs.v.permute(0, 2, 1, 3)
@@ -71,6 +84,26 @@ def transition(inputs: QDeltaInputs) -> Mapping[str, Tensor]:
     }
 
 
+def _written(inputs: QDeltaInputs) -> tuple[Float[Tensor, "B T H"], Float[Tensor, "B H K V"]]:
+    """Return ||v - alpha S x|| before every write, and the last state: the chunk form without its outputs.
+
+    A token writes u = beta (v - alpha S x). Where beta is 0 it is given a value that changes no digit of the state.
+    """
+    given: dict[str, Any] = inputs.with_beta(inputs.beta.clamp(min=1e-20)).arguments()
+    a = check_arguments(**given)
+    layout, H = chunk_layout(a, _CHUNK), a.q.shape[2]
+    h, written = state_in(a.state, H), torch.empty_like(a.beta)
+    for block in blocks(layout, a.q, a.v):
+        c = prepare_chunks(layout, block, a.q, a.k, a.v, a.g, a.beta, a.lam)
+        norms = torch.empty_like(c.beta)
+        for chunks, _ in block.steps:
+            U = write(c, chunks, c.qk[chunks] @ h)
+            norms[chunks] = U.norm(dim=-1)
+            h = carry(c, chunks, h, U)
+        layout.scatter(norms.flatten(1, 2)[..., None], block, written[..., None])
+    return written / a.beta, state_out(h, a.groups)
+
+
 def _in_the_plane(inputs: QDeltaInputs) -> Transition:
     """Turn each q and k into the plane of the first two axes: heads that share them need not look at all K again."""
     q, k = inputs.q, inputs.k
@@ -92,4 +125,10 @@ def growth(inputs: QDeltaInputs) -> Mapping[str, Any]:
     return {name: found[name].values for name in ("lyapunov_exponent", "standard_error")}
 
 
-MEASURES: dict[str, Measure] = {"memory": memory, "recall": recall, "transition": transition, "growth": growth}
+MEASURES: dict[str, Measure] = {
+    "error": error,
+    "memory": memory,
+    "recall": recall,
+    "transition": transition,
+    "growth": growth,
+}

@@ -13,8 +13,9 @@ import xarray as xr
 from qdelta_analysis import QDeltaInputs, generators, load_trained, products, sweep, trace
 from qdelta_analysis.sweep import computing, running
 from qdelta_kernels import qdelta_rule_reference
+from tests.helpers import tokens
 
-GRID = {"lam": [0.0, 0.3, 1.0], "d": [4, 9], "beta": [0.2, 1.0], "N": [33, 7], "alpha": [1.0, 0.9], "seed": [5, 0]}
+GRID = {"lam": [0.0, 0.3, 1.0], "d": [4, 9], "beta": [0.0, 0.2, 1.0], "N": [67, 7], "alpha": [1.0, 0.9], "seed": [5, 0]}
 
 
 def each(data: xr.Dataset):
@@ -31,8 +32,9 @@ def one(lam, beta, alpha, d, N, seed, c=0.0) -> QDeltaInputs:
 # What is measured
 
 
-def test_memory_is_what_a_trace_says_of_every_point():
-    data = sweep.run("memory", GRID, progress=False)
+@pytest.mark.parametrize("measure", ["error", "memory"])
+def test_memory_and_error_are_what_a_trace_says_of_every_point(measure):
+    data = sweep.run(measure, GRID, progress=False)
     assert dict(data.sizes) == {name: len(values) for name, values in GRID.items()}
     for point, found in each(data):
         traced = trace(one(**point), snapshots=0).isel(batch=0, head=0)
@@ -43,7 +45,9 @@ def test_memory_is_what_a_trace_says_of_every_point():
             "error_after": traced.error_after.mean(),
             "cosine": traced.cosine.mean(),
         }
-        for name, value in expected.items():
+        assert len(data.data_vars) == (7 if measure == "memory" else 5)
+        for name in data.data_vars.keys() & expected.keys():
+            value = expected[name]
             np.testing.assert_allclose(found[name], value, rtol=2e-5, atol=2e-6, err_msg=f"{name} at {point}")
 
 
@@ -83,6 +87,20 @@ def test_transition_survives_vanishing_keys_and_shared_heads():
     np.testing.assert_allclose(found["largest_norm"], traced.operator_norm.max("time"), rtol=1e-5)
     np.testing.assert_allclose(found["mean_alignment"], traced.beta_alignment.mean("time"), atol=1e-6)
     assert found["contracting"].max() <= 5 / 6  # nothing contracts where there is no key
+
+
+@pytest.mark.parametrize("T", [1, 31, 100])
+def test_error_and_recall_with_shared_heads_and_a_state_that_enters(T):
+    x = tokens(T=T, B=2, H=2, HV=6, K=5, V=4)
+    inputs = QDeltaInputs(*x[:6], initial_state=x.state)
+    traced, (_, h) = trace(inputs, snapshots=0), x.call(qdelta_rule_reference)
+    found = sweep.MEASURES["error"](inputs)
+    np.testing.assert_allclose(found["error_before"], traced.error_before.mean("time"), rtol=1e-12)
+    np.testing.assert_allclose(found["error_after"], traced.error_after.mean("time"), rtol=1e-12)
+    np.testing.assert_allclose(found["final_norm"], h.norm(dim=(-2, -1)), rtol=1e-12)
+    read = x.k.repeat_interleave(3, dim=2).transpose(1, 2) @ h - x.v.transpose(1, 2)
+    error = (read.square().sum(-1) / x.v.square().sum(-1).transpose(1, 2)).mean(-1)
+    np.testing.assert_allclose(sweep.MEASURES["recall"](inputs)["recall_error"], error, rtol=1e-12)
 
 
 def test_growth_is_the_top_lyapunov_exponent():
@@ -392,7 +410,7 @@ FINE = {"lam": [0.0], "N": [3]}
 BAD = {
     "measure": (
         lambda: sweep.run("growht", FINE),
-        "measure is 'growht'; expected a function, or one of memory, recall",
+        "measure is 'growht'; expected a function, or one of error, memory, recall",
     ),
     "no function": (lambda: sweep.run(3, FINE), "measure is 3; expected a function"),
     "make": (lambda: sweep.run("memory", FINE, "spiral"), "make is 'spiral'; expected a function, or one of cone"),

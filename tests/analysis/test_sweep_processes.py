@@ -227,7 +227,7 @@ def test_failed_points_are_counted_and_the_first_is_named(here):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nothing", "--lam", "1"], "measure is 'nothing'; expected a function, or one of memory, recall, transition"),
+        (["nothing", "--lam", "1"], "measure is 'nothing'; expected a function, or one of error, memory, recall"),
         (["os:nothing", "--lam", "1"], "measure is 'os:nothing'; expected MODULE:FUNCTION that can be imported"),
         (["memory"], "grid is empty; expected at least one axis"),
         (["memory", "--lam", "0:1"], "lam is '0:1'; expected values such as 0,0.5,1 or FIRST:LAST:HOW-MANY."),
