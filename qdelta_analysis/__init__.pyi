@@ -1,11 +1,14 @@
 from . import certify as certify
+from . import chunks as chunks
 from . import data as data
 from . import generators as generators
 from . import guarantees as guarantees
+from . import hardware as hardware
 from . import influence as influence
 from . import plots as plots
 from . import products as products
 from . import recall as recall
+from . import scale as scale
 from . import sweep as sweep
 from . import symbolic as symbolic
 from .capturing import capture as capture

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import logsigmoid, normalize
 
 from .checks import require
 from .inputs import QDeltaInputs
@@ -75,6 +76,33 @@ def repeated_keys(
     return _assemble("repeated keys", q, k, draw.unit(V), beta, lam, alpha, seed=seed, distinct=distinct)
 
 
+def random_gates(
+    T: int = 512,
+    K: int = 128,
+    V: int = 64,
+    H: int = 1,
+    *,
+    lam: float | Sequence[float] | np.ndarray = 0.289,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> QDeltaInputs:
+    """Draw gates too, about as a trained layer has them: beta = sigmoid(N(0, 1)), g = logsigmoid(N(4, 1)).
+
+    q and k are uniform on the unit sphere, independently of each other, values normal; lam is a number, or one for
+    each head. Drawn on the device itself, so that a million tokens take no time; another device draws others. Gates
+    are float32 where q, k and v have fewer bits. Raises ValueError for another number of lam.
+    """
+    if len(np.atleast_1d(lam)) not in (1, H):
+        raise ValueError(f"lam has {len(np.atleast_1d(lam))} values; expected one, or one for each of {H} heads.")
+    draw = _Draw(T, H, seed, device, torch.float64 if dtype == torch.float64 else torch.float32)
+    q, k, v = draw.unit(K).to(dtype), draw.unit(K).to(dtype), draw.normal(V).to(dtype)
+    beta, g = draw.normal(1)[..., 0].sigmoid(), logsigmoid(draw.normal(1)[..., 0] + 4)
+    gate = torch.as_tensor(lam, dtype=beta.dtype, device=device).expand_as(beta)
+    metadata = {"source": "random gates", "settings": f"seed={seed}"}
+    return QDeltaInputs(q=q, k=k, v=v, g=g, beta=beta, lam=gate, metadata=metadata)
+
+
 GENERATORS: dict[str, Callable[..., QDeltaInputs]] = {
     "isotropic": isotropic,
     "cone": cone,
@@ -86,14 +114,22 @@ GENERATORS: dict[str, Callable[..., QDeltaInputs]] = {
 class _Draw:
     """Draws from one seed."""
 
-    def __init__(self, T: int, H: int, seed: int):
+    def __init__(
+        self, T: int, H: int, seed: int, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ):
         require("T", T, 1, math.inf)
         require("H", H, 1, math.inf)
-        self.T, self.H, self.random = T, H, torch.Generator().manual_seed(seed)
+        self.T, self.H, self.dtype = T, H, dtype
+        self.random = torch.Generator(device).manual_seed(seed)
+
+    def normal(self, width: int) -> Tensor:
+        """Standard normal numbers: [1, T, H, width]."""
+        size = (1, self.T, self.H, width)
+        return torch.randn(size, generator=self.random, dtype=self.dtype, device=self.random.device)
 
     def unit(self, width: int) -> Tensor:
         """Unit vectors, uniform on the sphere: [1, T, H, width]."""
-        return normalize(torch.randn(1, self.T, self.H, width, generator=self.random), dim=-1)
+        return normalize(self.normal(width), dim=-1)
 
 
 def _assemble(name: str, q: Tensor, k: Tensor, v: Tensor, beta, lam, alpha, **settings) -> QDeltaInputs:

@@ -16,6 +16,7 @@ from qdelta_kernels import chunk_qdelta_diagnostics
 from qdelta_kernels.gpu import triton_suits
 
 from .inputs import QDeltaInputs
+from .transition import Transition
 
 # Per-token variables: their meaning, as the dataset states it.
 MEANINGS = {
@@ -61,7 +62,7 @@ def trace(
     elif backend == "triton" and torch.cuda.is_available():
         inputs = inputs.to("cuda")
     found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, backend=backend)
-    t = inputs.transition()
+    t = _transition(inputs)
     per_token = {
         "alignment": t.alignment,
         "beta_alignment": t.beta * t.alignment,
@@ -81,6 +82,14 @@ def effective_rank(singular_values: Tensor) -> Tensor:
     total = singular_values.sum(-1, keepdim=True)
     p = singular_values / torch.where(total > 0, total, 1)
     return torch.where(total[..., 0] > 0, torch.special.entr(p).sum(-1).exp(), 0)
+
+
+def _transition(inputs: QDeltaInputs) -> Transition:
+    """Return the transitions in float32 at least: in half precision a norm just above 1 would be 1."""
+    t = inputs.transition()
+    if inputs.q.dtype in (torch.float32, torch.float64):
+        return t
+    return Transition(t.k.float(), t.q.float(), inputs.beta, inputs.lam, inputs.g.float().exp())
 
 
 def _snapshot_tokens(snapshots: int | Sequence[int], T: int) -> list[int]:

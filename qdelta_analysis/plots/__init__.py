@@ -1,5 +1,13 @@
 """Data in, plotly figure out; nothing here computes or shows."""
 
+from .kernels import (
+    chunk_figure,
+    deviation_figure,
+    envelope_figure,
+    launch_figure,
+    throughput_figure,
+    token_deviation_figure,
+)
 from .panels import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from .stability import (
     contraction_and_memory,
@@ -16,10 +24,14 @@ from .theme import COLORS, DIVERGING, template
 __all__ = [
     "COLORS",
     "DIVERGING",
+    "chunk_figure",
     "contraction_and_memory",
+    "deviation_figure",
+    "envelope_figure",
     "error_against_bound",
     "explorer_figure",
     "growth_colors",
+    "launch_figure",
     "log_if_wide",
     "map_titles",
     "map_traces",
@@ -29,7 +41,9 @@ __all__ = [
     "spectrum_traces",
     "stability_figure",
     "template",
+    "throughput_figure",
     "time_traces",
+    "token_deviation_figure",
     "token_traces",
     "value_ranges",
 ]

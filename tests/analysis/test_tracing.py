@@ -121,3 +121,13 @@ def test_bad_input(as_users_call):
         trace(inputs, backend="reference")
     with pytest.raises(ValueError, match=r"at is \[3, 2\]; expected ascending token indices"):
         chunk_qdelta_diagnostics(**inputs.arguments(), at=[3, 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_tokens_in_half_precision_are_traced_in_float32(dtype):
+    """Their norms too: in bfloat16 a norm of 1.003 would be 1."""
+    x = generators.random_gates(100, 8, 6, 2, lam=0.3, dtype=dtype)
+    dataset, exact = trace(x, snapshots=3), trace(x.to(torch.float32), snapshots=3)
+    for name in MEANINGS:
+        assert dataset[name].dtype == np.float32
+        np.testing.assert_allclose(dataset[name], exact[name], rtol=1e-6, atol=1e-6, err_msg=name)
