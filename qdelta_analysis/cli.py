@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from math import isfinite
+from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -177,6 +178,49 @@ def sweep(
     else:
         typer.echo(summary(data))
         raise typer.Exit(0 if (data.status == 1).all() else 1)
+
+
+@app.command()
+def experiment(
+    name: Annotated[str, typer.Argument(help="mqar, niah, lm, ablation or states.")],
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
+    runs: Annotated[Path, typer.Option(help="Where runs are kept; finished ones are not repeated.")] = Path(
+        "runs/experiments"
+    ),
+    size: Annotated[str, typer.Option(help="cpu or gpu: how large models and tasks are.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on the CPU, each on one thread.")] = 1,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the table and its note here.")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's event files beside the CSV logs.")] = True,
+) -> None:
+    """Train and compare the rules on a task; a table with spread over seeds and a test against Gated DeltaNet.
+
+    On several GPUs: torchrun --nproc-per-node=N --no-python qdelta experiment NAME --size gpu.
+    The exit status is 0 if all runs are done, 1 if a loss stopped being finite, 2 on bad input, 130 when interrupted.
+    """
+    from .learning.experiments import plan, results, run_experiment, summary, summary_text, write_results
+
+    folder = runs / size
+    try:
+        paths = run_experiment(
+            plan(name, size), range(seeds), folder, jobs=jobs, device=device, tensorboard=tensorboard
+        )
+        if environ.get("RANK", "0") != "0":
+            return
+        text = summary_text(summary(results(paths)))
+        written = [] if output is None else write_results(paths, output)
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+        _refuse(error)
+    except FloatingPointError as error:
+        typer.echo(f"qdelta: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo(f"qdelta: interrupted; {folder} keeps what is done, and the same command goes on with it.", err=True)
+        raise typer.Exit(130) from None
+    else:
+        typer.echo(text)
+        for path in written:
+            typer.echo(f"wrote {path}")
 
 
 def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +54,7 @@ class Score(NamedTuple):
     value: float
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a task offers to training and to experiments."""
 

@@ -1,0 +1,16 @@
+from .paper import paper_ablation as paper_ablation
+from .paper import paper_results as paper_results
+from .plans import EXPERIMENTS as EXPERIMENTS
+from .plans import SIZES as SIZES
+from .plans import Plan as Plan
+from .plans import plan as plan
+from .running import describe as describe
+from .running import finish as finish
+from .running import run_experiment as run_experiment
+from .tables import BASELINE as BASELINE
+from .tables import losses as losses
+from .tables import results as results
+from .tables import stored as stored
+from .tables import summary as summary
+from .tables import summary_text as summary_text
+from .tables import write_results as write_results

@@ -1,0 +1,176 @@
+"""From finished runs to tables: one row a number, mean and spread over seeds, and a paired test."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from qdelta_analysis.data import FOLDER
+from qdelta_analysis.files import replacing
+
+BASELINE = "gated-deltanet"
+SAME_SIZE = 0.01  # parameters of two variants may differ by that share: the gates that one has and the other has not
+_RUN = ("experiment", "task", "variant", "seed", "tokens")
+_LOWER = ("nats", "bits per byte")  # where less is better
+
+
+def results(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return all scores of finished runs, tidy: a row for each run, condition and metric.
+
+    Columns: experiment, task, variant, seed, tokens (read in training), steps, parameters, condition, metric, value.
+    Raises FileNotFoundError for a run that is not finished, ValueError for none at all.
+    """
+    if not paths:
+        raise ValueError("paths is empty; expected at least one finished run.")
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        run = json.loads(Path(path).read_text())
+        same = {name: run[name] for name in _RUN}
+        same |= {"steps": run["training"]["steps"], "parameters": run["result"]["parameters"]}
+        rows += [same | score for score in run["result"]["scores"]]
+    return pd.DataFrame(rows)
+
+
+def losses(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return the logged training losses of finished runs: task, variant, seed, step, tokens, loss (nats per target)."""
+    tables = []
+    for path in paths:
+        run = json.loads(Path(path).read_text())
+        log = pd.read_csv(Path(path).with_suffix("") / "steps.csv")[["step", "tokens", "loss"]]
+        same = {name: run[name] for name in ("task", "variant", "seed")}
+        tables.append(log.assign(**same)[[*same, *log.columns]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def summary(table: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
+    """Return mean, spread and a paired test against the baseline, by task, condition, metric and variant.
+
+        t = mean(d) / (sd(d) / sqrt(n)),    d_s = value of the variant - value of the baseline, at one seed s
+
+    Both at the same tokens, and at the same parameters to within 1 %; batches and, where they share a parameter, first
+    weights are the seed's. Columns: seeds, mean, sd (over seeds), difference, low, high (its 95 % interval, Student's
+    t), p (two-sided, not corrected for there being several). NaN where there is one seed, or no difference varies.
+    Raises ValueError where the baseline lacks a seed, or the runs are not of the same size.
+    """
+    values: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    for row in _records(table):
+        key = row["task"], row["condition"], row["metric"]
+        values.setdefault(key, {}).setdefault(row["variant"], {})[row["seed"]] = row["value"]
+        sizes[row["task"], row["variant"]] = row["parameters"], row["tokens"]
+    rows = []
+    for key, variants in values.items():
+        if baseline not in variants:
+            raise ValueError(f"baseline is {baseline!r}; expected one of {', '.join(map(repr, variants))}.")
+        for variant, by_seed in variants.items():
+            _require_pairs(key[0], variant, baseline, variants, sizes)
+            x = np.array(list(by_seed.values()))
+            base = np.array([variants[baseline][seed] for seed in by_seed])
+            row = {"task": key[0], "condition": key[1], "metric": key[2], "variant": variant}
+            row |= {"parameters": sizes[key[0], variant][0], "seeds": len(x), "mean": x.mean(), "sd": _sd(x)}
+            rows.append(row | ({} if variant == baseline else _paired(x, base)))
+    return pd.DataFrame(rows)
+
+
+def summary_text(found: pd.DataFrame) -> str:
+    """Lay the summary out for a terminal, a block for each task, condition and metric."""
+    lines, last = [], None
+    for row in _records(found):
+        block = row["task"], row["condition"], row["metric"]
+        if block != last:
+            what = f"{row['metric']} ({'less' if row['metric'] in _LOWER else 'more'} is better)"
+            lines += ["", f"{row['task']}: {row['condition']}, {what}"]
+            lines.append(
+                f"  {'variant':<28} {'parameters':>10}   {'mean ± s.d.':<17} against {BASELINE}, paired by seed"
+            )
+        last = block
+        spread = _spread(row["mean"], row["sd"], row["seeds"])
+        lines.append(f"  {row['variant']:<28} {row['parameters']:>10,}   {spread:<17} {_against(row)}".rstrip())
+    return "\n".join(lines[1:])
+
+
+def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path]:
+    """Write experiment_NAME.csv, a row a number, .json, how each run was made, and _losses.csv; return the paths."""
+    runs = [json.loads(Path(path).read_text()) for path in paths]
+    name = runs[0]["experiment"]
+    place = lambda end: Path(folder) / f"experiment_{name}{end}"
+    places = place(".csv"), place(".json"), place("_losses.csv")
+    with replacing(places[0]) as new:
+        results(paths).to_csv(new, index=False)
+    with replacing(places[1]) as new:
+        new.write_text(json.dumps({"experiment": name, **_folded(runs)}, indent=1) + "\n")
+    with replacing(places[2]) as new:
+        losses(paths).round({"loss": 5}).to_csv(new, index=False)
+    return places
+
+
+def stored(name: str, what: str = "results", folder: Path = FOLDER) -> pd.DataFrame | None:
+    """Return a shipped table of an experiment, its "results" or its training "losses"; None where it was not run."""
+    path = folder / f"experiment_{name}{'_losses' if what == 'losses' else ''}.csv"
+    return pd.read_csv(path) if path.exists() else None
+
+
+def _folded(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the settings of runs with each task, model and training said once, and what is each run's own."""
+    once: dict[str, Any] = {"tasks": {}, "models": {}, "training": runs[0]["training"], "tokens": runs[0]["tokens"]}
+    own = []
+    for run in runs:
+        once["tasks"][run["task"]] = run["task_settings"]
+        once["models"].setdefault(run["task"], {})[run["variant"]] = run["model"]
+        result = {name: x for name, x in run["result"].items() if name != "scores"}
+        own.append({name: run[name] for name in ("task", "variant", "seed")} | result | {"made": run["made"]})
+    return {**once, "runs": own}
+
+
+def _paired(x: np.ndarray, base: np.ndarray) -> dict[str, float]:
+    d = x - base
+    row = {"difference": d.mean(), "low": math.nan, "high": math.nan, "p": math.nan}
+    if len(d) > 1 and np.ptp(d) > 0:
+        test: Any = stats.ttest_rel(x, base)
+        interval = test.confidence_interval(0.95)
+        row |= {"low": interval.low, "high": interval.high, "p": test.pvalue}
+    return row
+
+
+def _require_pairs(
+    task: str,
+    variant: str,
+    baseline: str,
+    variants: Mapping[str, Mapping[int, float]],
+    sizes: Mapping[tuple[str, str], tuple[int, int]],
+) -> None:
+    if lacking := sorted(set(variants[variant]) - set(variants[baseline])):
+        raise ValueError(
+            f"{baseline} lacks seed {lacking[0]}, which {variant} has; expected the same seeds, for a test."
+        )
+    pairs = zip(("parameters", "tokens"), sizes[task, variant], sizes[task, baseline], (SAME_SIZE, 0), strict=True)
+    for name, mine, base, share in pairs:
+        if abs(mine - base) > share * base:
+            raise ValueError(f"{variant} has {mine} {name}, {baseline} {base}; expected at most {share:.0%} apart.")
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): x for name, x in row.items()} for row in table.to_dict("records")]
+
+
+def _sd(x: np.ndarray) -> float:
+    return float(x.std(ddof=1)) if len(x) > 1 else math.nan
+
+
+def _spread(mean: float, sd: float, seeds: int) -> str:
+    return f"{mean:.4f} ± {sd:.4f}" if seeds > 1 else f"{mean:.4f} (1 seed)"
+
+
+def _against(row: Mapping[str, Any]) -> str:
+    if row["variant"] == BASELINE:
+        return ""
+    if math.isnan(row["p"]):
+        return f"{row['difference']:+.4f}"
+    return f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p']:.3f}"

@@ -1,0 +1,111 @@
+"""Pictures of experiments: what each variant reaches with its spread, and how its loss falls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from .theme import COLORS, template
+
+# Each rule has a colour, a mark and a dash of its own; further variants go on through them.
+_RULES = {
+    "linear-attention": ("reference", "square", "dot"),
+    "deltanet": ("error_before", "triangle-up", "dashdot"),
+    "gated-deltanet": ("memory", "circle", "dash"),
+    "q-delta": ("error_after", "diamond", "solid"),
+}
+_MORE = [(color, mark, "solid") for color in ("alignment", "norm", "error_bound") for mark in ("cross", "x", "star")]
+
+
+def scores_figure(found: pd.DataFrame, metric: str, *, chance: Mapping[str, float] | None = None) -> go.Figure:
+    """Draw mean ± standard deviation over seeds of one metric, a panel for each task.
+
+    found: what `experiments.summary` returns, with the conditions of a task in the order to be drawn in. chance: by
+    task, what guessing reaches, as a dashed line.
+    """
+    rows = found.loc[found["metric"] == metric]
+    tasks = list(dict.fromkeys(rows["task"]))
+    figure = make_subplots(rows=1, cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=tasks)
+    for column, task in enumerate(tasks, start=1):
+        part = rows.loc[rows["task"] == task]
+        conditions, variants = (list(dict.fromkeys(part[name])) for name in ("condition", "variant"))
+        for number, variant in enumerate(variants):
+            mine = part.loc[part["variant"] == variant].set_index("condition").loc[conditions]
+            shift = 0.5 * ((number + 0.5) / len(variants) - 0.5)  # beside each other, so that no bar hides another
+            points = _points(mine, variant, number, shift).update(showlegend=column == 1)
+            figure.add_trace(points, row=1, col=column)
+        if chance is not None and task in chance:
+            line = {"color": COLORS["reference"], "width": 1, "dash": "dash"}
+            ends = {"x": [-0.5, len(conditions) - 0.5], "y": [chance[task]] * 2}
+            guess = go.Scatter(**ends, line=line, mode="lines", name="guessing", showlegend=column == 1)
+            figure.add_trace(guess, row=1, col=column)
+        figure.update_xaxes(
+            tickvals=list(range(len(conditions))),
+            ticktext=[_broken(c.removeprefix(f"{task}, ")) for c in conditions],
+            range=[-0.5, len(conditions) - 0.5],
+            showgrid=False,
+            row=1,
+            col=column,
+        )
+    figure.update_yaxes(title_text=metric, row=1, col=1)
+    return _finished(figure)
+
+
+def losses_figure(losses: pd.DataFrame, *, window: int = 5) -> go.Figure:
+    """Draw the training loss of one task over tokens: by variant, the mean over seeds and their range.
+
+    losses: the columns variant, seed, tokens and loss; each seed's smoothed over `window` rows.
+    """
+    figure = go.Figure()
+    for number, variant in enumerate(dict.fromkeys(losses["variant"])):
+        color, _, dash = _style(variant, number)
+        runs = losses.loc[losses["variant"] == variant].pivot(index="tokens", columns="seed", values="loss")
+        smooth = runs.rolling(window, min_periods=1).mean()
+        low, high = smooth.min(axis=1), smooth.max(axis=1)
+        band = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip", "legendgroup": variant}
+        figure.add_trace(go.Scatter(x=low.index, y=low, **band))
+        figure.add_trace(go.Scatter(x=high.index, y=high, fill="tonexty", fillcolor=_faint(COLORS[color]), **band))
+        line = {"color": COLORS[color], "width": 2, "dash": dash}
+        mean = smooth.mean(axis=1)
+        figure.add_trace(go.Scatter(x=mean.index, y=mean, name=variant, line=line, legendgroup=variant))
+    figure.update_xaxes(title_text="tokens read in training")
+    figure.update_yaxes(title_text="training loss, nats per target", rangemode="tozero")
+    return _finished(figure)
+
+
+def _points(mine: pd.DataFrame, variant: str, number: int, shift: float) -> go.Scatter:
+    color, mark, _ = _style(variant, number)
+    return go.Scatter(
+        x=[i + shift for i in range(len(mine))],
+        y=mine["mean"],
+        error_y={"type": "data", "array": mine["sd"], "thickness": 1.5, "width": 4},
+        mode="markers",
+        marker={"color": COLORS[color], "symbol": mark, "size": 9},
+        name=variant,
+        legendgroup=variant,
+        customdata=[[int(n)] for n in mine["seeds"]],
+        hovertemplate="%{y:.4f}, %{customdata[0]} seeds",
+    )
+
+
+def _style(variant: str, number: int) -> tuple[str, str, str]:
+    return _RULES.get(variant, _MORE[number % len(_MORE)])
+
+
+def _broken(condition: str) -> str:
+    return condition.replace(" in ", "<br>in ").replace(", ", ",<br>")
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, 0.15)"
+
+
+def _finished(figure: go.Figure) -> go.Figure:
+    figure.update_annotations(font_size=12)
+    legend = {"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"}
+    margin = {"l": 65, "r": 12, "t": 70, "b": 60}
+    return figure.update_layout(template=template(), legend=legend, width=720, height=380, margin=margin)

@@ -1,0 +1,245 @@
+"""Experiments: planned fairly, run once, resumed, and summed up as one would by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from qdelta_analysis.data import FOLDER
+from qdelta_analysis.learning import LanguageModel, LayerConfig, ModelConfig, TrainingConfig, ablation
+from qdelta_analysis.learning.experiments import (
+    BASELINE,
+    EXPERIMENTS,
+    SIZES,
+    Plan,
+    losses,
+    paper_ablation,
+    paper_results,
+    plan,
+    results,
+    run_experiment,
+    stored,
+    summary,
+    summary_text,
+    write_results,
+)
+from qdelta_analysis.learning.tasks import MQAR
+
+QDELTA = Path(sys.executable).parent / "qdelta"
+TASK = MQAR(length=24, pairs=(2,), keys=8, values=8, tested=(24,), rows=16)
+SIZE = ModelConfig(LayerConfig(24, 2, 8, 12, chunk_size=8), layers=1, mlp_size=256)
+TINY = Plan(
+    "mqar",
+    {"mqar": TASK},
+    {rule: replace(SIZE, layer=replace(SIZE.layer, rule=rule)) for rule in ("gated-deltanet", "q-delta")},
+    TrainingConfig(steps=3, batch=4, length=24, warmup=1),
+)
+QUIET = {"tensorboard": False, "progress": False, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, list[Path]]:
+    folder = tmp_path_factory.mktemp("runs")
+    return folder, run_experiment(TINY, range(2), folder, **QUIET)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_plan_compares_like_with_like(name, size):
+    p = plan(name, size)
+    assert BASELINE in p.models
+    for task in p.tasks:
+        counts = {}
+        for variant in p.models:
+            with torch.device("meta"):
+                model = LanguageModel(p.model(task, variant), seed=None)
+            counts[variant] = sum(x.numel() for x in model.parameters())
+        assert max(counts.values()) <= 1.01 * counts[BASELINE], counts
+        assert min(counts.values()) >= 0.99 * counts[BASELINE], counts
+        assert p.tasks[task].length == p.training.length
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_plan_s_models_read_its_tasks(name):
+    p = plan(name)
+    for task, chosen in p.tasks.items():
+        e = chosen.examples(1, 0, 0)
+        logits = LanguageModel(p.model(task, "q-delta"))(e.tokens)
+        assert logits.shape == (*e.tokens.shape, chosen.vocabulary)
+
+
+def test_a_finished_run_is_never_repeated(run):
+    folder, paths = run
+    assert len(paths) == 4
+    before = [(p.read_bytes(), p.stat().st_mtime_ns) for p in paths]
+    again = run_experiment(TINY, range(3), folder, **QUIET)
+    assert set(paths) < set(again)
+    assert len(again) == 6
+    assert [(p.read_bytes(), p.stat().st_mtime_ns) for p in paths] == before
+    again[-1].unlink()
+    again[-2].unlink()
+
+
+def test_two_jobs_give_the_same_numbers(run, tmp_path):
+    paths = run_experiment(TINY, range(2), tmp_path, jobs=2, **QUIET)
+    assert results(paths).equals(results(run[1]))
+
+
+def test_a_run_says_how_it_was_made(run):
+    record = json.loads(run[1][0].read_text())
+    assert record["training"]["steps"] == 3
+    assert record["task_settings"]["kind"] == "MQAR"
+    assert record["model"]["layer"]["rule"] == record["variant"] == "gated-deltanet"
+    assert record["made"]["versions"]["torch"] == torch.__version__
+    assert record["made"]["threads"] == 1
+    assert record["tokens"] == 3 * 4 * 24
+    assert not re.search(r"(^|[\s='])/", record["made"]["command"])  # no path of this machine
+    assert not list(run[0].rglob("checkpoint.safetensors"))
+    assert all((path.with_suffix("") / "steps.csv").exists() for path in run[1])
+
+
+def test_other_settings_are_refused(run):
+    other = replace(TINY, training=replace(TINY.training, steps=4))
+    with pytest.raises(ValueError, match=r"seed0\.json has training = .*'steps': 3.*; expected .*'steps': 4"):
+        run_experiment(other, range(1), run[0], **QUIET)
+    with pytest.raises(ValueError, match="experiment is 'poems'; expected one of 'mqar', 'niah'"):
+        plan("poems")
+    with pytest.raises(ValueError, match="size is 'huge'; expected one of 'cpu', 'gpu'"):
+        plan("mqar", "huge")
+    with pytest.raises(ValueError, match="paths is empty"):
+        results([])
+
+
+def test_results_are_tidy_and_are_stored_whole(run, tmp_path):
+    table = results(run[1])
+    assert len(table) == 2 * 2 * 3
+    assert set(table.metric) == {"accuracy", "exact", "nats"}
+    assert not table.duplicated(["task", "variant", "seed", "condition", "metric"]).any()
+    csv, note, _ = write_results(run[1], tmp_path)
+    back = stored("mqar", folder=tmp_path)
+    assert back is not None
+    pd.testing.assert_frame_equal(back, table, check_dtype=False)
+    said = json.loads(note.read_text())
+    assert csv.name == "experiment_mqar.csv"
+    assert said["training"] == json.loads(run[1][0].read_text())["training"]
+    assert {(r["variant"], r["seed"]) for r in said["runs"]} == {(v, s) for v in TINY.models for s in (0, 1)}
+    assert said["models"]["mqar"]["q-delta"]["vocabulary"] == TASK.vocabulary
+    assert stored("lm", folder=tmp_path) is None
+    curves = stored("mqar", "losses", tmp_path)
+    assert curves is not None
+    assert list(curves.columns) == ["task", "variant", "seed", "step", "tokens", "loss"]
+    pd.testing.assert_frame_equal(curves, losses(run[1]), check_dtype=False, rtol=1e-4)
+
+
+def test_the_paper_s_ablation_is_a_list_of_our_configs():
+    assert set(paper_ablation().index) < set(ablation(LayerConfig()))
+    assert "arXiv 2606.08804" in paper_results().attrs["source"]
+
+
+def test_every_shipped_number_says_how_it_was_made():
+    shipped = [name for name in EXPERIMENTS if stored(name) is not None]
+    for name in shipped:
+        table, note = stored(name), json.loads((FOLDER / f"experiment_{name}.json").read_text())
+        assert table is not None
+        runs = {(r["task"], r["variant"], r["seed"]): r for r in note["runs"]}
+        assert set(zip(table.task, table.variant, table.seed, strict=True)) == set(runs)
+        for row in table.itertuples():
+            made = runs[row.task, row.variant, row.seed]
+            assert row.parameters == made["parameters"]
+            assert row.steps == note["training"]["steps"]
+            assert {"command", "versions", "machine", "device", "processes", "threads"} == set(made["made"])
+            sizes = note["models"][row.task][row.variant]
+            with torch.device("meta"):
+                layer = LayerConfig(**sizes["layer"])
+                model = LanguageModel(ModelConfig(**{**sizes, "layer": layer}), seed=None)
+            assert sum(x.numel() for x in model.parameters()) == row.parameters
+        assert not summary(table)["mean"].isna().any()
+
+
+def made_up(values: dict[str, list[float]], **columns) -> pd.DataFrame:
+    same = {"experiment": "e", "task": "t", "condition": "c", "metric": "accuracy", "tokens": 10, "parameters": 1000}
+    rows = [same | {"variant": v, "seed": s, "value": x} for v, xs in values.items() for s, x in enumerate(xs)]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_the_test_is_paired_by_seed():
+    values = {"q-delta": [0.52, 0.64, 0.71, 0.83], BASELINE: [0.50, 0.60, 0.70, 0.80]}
+    table = made_up(values).sample(frac=1, random_state=0)  # in any order
+    found = summary(table).set_index("variant")
+    d = np.array(values["q-delta"]) - values[BASELINE]
+    t = d.mean() / (d.std(ddof=1) / 2)
+    assert found.difference["q-delta"] == pytest.approx(0.025)
+    assert found.p["q-delta"] == pytest.approx(2 * stats.t.sf(t, 3))
+    half = stats.t.ppf(0.975, 3) * d.std(ddof=1) / 2
+    assert found.low["q-delta"] == pytest.approx(0.025 - half)
+    assert found.high["q-delta"] == pytest.approx(0.025 + half)
+    assert found["mean"]["q-delta"] == pytest.approx(0.675)
+    assert found.sd[BASELINE] == pytest.approx(np.std(values[BASELINE], ddof=1))
+    assert np.isnan(found.p[BASELINE])
+    text = summary_text(summary(table))
+    assert "0.6750 ± 0.1297" in text
+    assert "+0.0250 [+0.0045, +0.0455], p = 0.030" in text
+
+
+def test_one_seed_has_no_spread_and_no_test():
+    found = summary(made_up({"q-delta": [0.5], BASELINE: [0.4]}))
+    assert found.sd.isna().all()
+    assert found.p.isna().all()
+    assert "0.5000 (1 seed)" in summary_text(found)
+    same = summary(made_up({"q-delta": [0.5, 0.5], BASELINE: [0.5, 0.5]})).set_index("variant")
+    assert same.difference["q-delta"] == 0
+    assert np.isnan(same.p["q-delta"])
+
+
+def test_what_is_not_alike_is_not_compared():
+    with pytest.raises(ValueError, match="baseline is 'gated-deltanet'; expected one of 'q-delta'"):
+        summary(made_up({"q-delta": [0.5]}))
+    with pytest.raises(ValueError, match="gated-deltanet lacks seed 1, which q-delta has"):
+        summary(made_up({"q-delta": [0.5, 0.6], BASELINE: [0.5]}))
+    table = made_up({"q-delta": [0.5, 0.6], BASELINE: [0.5, 0.6]})
+    mine = table.variant == "q-delta"
+    with pytest.raises(ValueError, match="q-delta has 1020 parameters, gated-deltanet 1000; expected at most 1% apart"):
+        summary(table.assign(parameters=table.parameters.mask(mine, 1020)))
+    with pytest.raises(ValueError, match="q-delta has 11 tokens, gated-deltanet 10; expected at most 0% apart"):
+        summary(table.assign(tokens=table.tokens.mask(mine, 11)))
+
+
+def qdelta(*arguments, cwd: Path, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [QDELTA, "experiment", *map(str, arguments)], cwd=cwd, env=environment, text=True, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def test_the_command_stops_at_ctrl_c_and_keeps_the_checkpoint(tmp_path):
+    process = qdelta("mqar", "--seeds", 1, "--runs", tmp_path, "--no-tensorboard", cwd=tmp_path)
+    assert process.stderr is not None
+    seen = ""
+    while "loss " not in seen:  # a step is done
+        seen += (char := process.stderr.read(1))
+        assert char, seen
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "keeps what is done, and the same command goes on with it" in error
+    assert len(list((tmp_path / "cpu/mqar").rglob("checkpoint.safetensors"))) == 1
+
+
+def test_the_command_refuses_what_it_does_not_know(tmp_path):
+    process = qdelta("poems", cwd=tmp_path)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert error == "qdelta: experiment is 'poems'; expected one of 'mqar', 'niah', 'lm', 'ablation', 'states'.\n"
