@@ -1,4 +1,4 @@
-"""Draw the pictures that the README and the notebooks show: `make figures`."""
+"""Draw every recipe's figure and write the gallery, and photograph the explorer: `make figures`."""
 
 from __future__ import annotations
 
@@ -6,29 +6,22 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from qdelta_analysis.export import save_figure
-from qdelta_analysis.plots import explorer_figure
-from qdelta_analysis.view import Gate, Settings, view
+from PIL import Image
+
+from qdelta_analysis import gallery
 from tests.browser import driver
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def explorer() -> None:
-    """Draw the explorer on the trained model: PDF and SVG for papers, PNG for notebook readers without widgets."""
-    v = view(Settings().inputs())
-    figure = explorer_figure(v, v.T // 2)
-    for kind in ("pdf", "svg"):
-        save_figure(figure, ROOT / "figures" / f"explorer.{kind}")
-    save_figure(figure, ROOT / "notebooks" / "images" / "explorer.png", scale=1)
-
-
-def growing_memory() -> None:
-    """Draw the two-token cycle: every write contracts the error perfectly, and the memory doubles every two tokens."""
-    v = view(Settings(source="two-token cycle", lam=Gate(1.0), beta=Gate(1.0), alpha=Gate(1.0)).inputs())
-    figure = explorer_figure(v, v.T // 2)
-    for kind in ("pdf", "svg"):
-        save_figure(figure, ROOT / "figures" / f"growing_memory.{kind}")
+def figures() -> None:
+    """Draw the gallery, and give its explorer to notebook readers without widgets."""
+    for recipe in gallery.recipes(ROOT / "figures"):
+        gallery.build(ROOT / "figures", recipe)
+        print(f"drew {recipe.name}", flush=True)
+    gallery.write_page(ROOT / "figures")
+    with Image.open(ROOT / "figures" / "00_explorer.png") as image:
+        image.reduce(2).save(ROOT / "notebooks" / "images" / "explorer.png", optimize=True)
 
 
 def screenshot() -> None:
@@ -50,6 +43,5 @@ def screenshot() -> None:
 
 
 if __name__ == "__main__":
-    for draw in (explorer, growing_memory, screenshot):
-        draw()
-        print(f"drew {draw.__name__}")
+    figures()
+    screenshot()

@@ -223,6 +223,41 @@ def experiment(
             typer.echo(f"wrote {path}")
 
 
+@app.command()
+def figures(
+    names: Annotated[list[str] | None, typer.Argument(help="Which recipes; by default all.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only say which figures no longer match.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="A folder with recipes; by default this checkout's.")] = None,
+) -> None:
+    """Draw the figures for papers from their recipes: PDF, SVG, PNG, a JSON sidecar each, and the gallery.
+
+    With --check nothing is written: each figure is computed anew and compared with its sidecar. The exit status is 0 if
+    all match, 1 if one does not, 2 on bad input.
+    """
+    from . import gallery
+
+    matches = True
+    try:
+        at = folder or gallery.figures_folder()
+        for recipe in gallery.recipes(at, names or ()):
+            if check:
+                wrong = gallery.check(at, recipe)
+                matches = matches and not wrong
+                said = "matches" if not wrong else "no longer matches: " + "; ".join(wrong[:5])
+                typer.echo(f"{recipe.name}: {said}" + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""))
+            else:
+                typer.echo(f"wrote {', '.join(map(str, gallery.build(at, recipe)))}")
+        if not names and not check:
+            typer.echo(f"wrote {gallery.write_page(at)}")
+        for problem in gallery.check_page(at) if check and not names else ():
+            typer.echo(problem)
+            matches = False
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        _refuse(error)
+    else:
+        raise typer.Exit(0 if matches else 1)
+
+
 def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:
     """Return the inputs of a preset, or of a file; a preset wins over a file of the same name."""
     from .generators import GENERATORS

@@ -35,7 +35,7 @@ def norm_against_lam(t: Transition) -> go.Figure:
         "‖A‖": (t.operator_norm(), {"color": COLORS["norm"], "width": 2}),
         "ρ(A)": (t.spectral_radius(), {"color": COLORS["memory"], "width": 2, "dash": "dash"}),
         "α(1 − βa)": (t.eigenvalues()[..., -1], {"color": COLORS["eigenvalue"], "width": 2, "dash": "dot"}),
-        "α√(1 + λ²)": (t.norm_envelope(), {"color": COLORS["reference"], "width": 1}),
+        "α√(1 + λ²)": (t.norm_envelope(), {"color": COLORS["reference"], "width": 1, "dash": "dashdot"}),
     }
     for name, (y, line) in lines.items():
         figure.add_trace(go.Scatter(x=t.lam, y=y, name=name, line=line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from ..data import load_trained
-from ..export import FORMATS, save_figure
+from ..export import VENUES, export
 from ..guarantees import TokenStatement, at_token
 from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
@@ -119,10 +119,12 @@ class Explorer(W.VBox):
     def _arranged(self) -> tuple[W.Widget, ...]:
         gates = [W.HBox([self._sliders[name], self._modes[name]]) for name in _RANGES]
         row = W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
-        kind: Any = W.Dropdown(options=FORMATS, layout=W.Layout(width="80px"))
-        save = W.Button(description="save this view", layout=W.Layout(width="130px"))
-        saved = W.HTML()
-        save.on_click(lambda button: self._save(kind.value, saved))
+        # A column is too narrow for all that stands side by side here.
+        wide = [venue for venue, width in VENUES.items() if width > 5]
+        venue: Any = W.Dropdown(options=wide, layout=W.Layout(width="110px"), tooltip="whose width the figure gets")
+        button = W.Button(description="export this view", layout=W.Layout(width="140px"))
+        exported = W.HTML()
+        button.on_click(lambda button: self._export(venue.value, exported))
         self._copy = CopyButton(label="copy as code", text=self.settings.code())
         memory = W.VBox([self.scrubber, self._words, self._check], layout=W.Layout(width="384px", flex="0 0 auto"))
         return (
@@ -130,7 +132,7 @@ class Explorer(W.VBox):
             W.Box(gates, layout=row),
             self._problem,
             W.Box([memory, self._tabs], layout=W.Layout(flex_flow="row wrap", align_items="flex-start")),
-            W.HBox([save, kind, self._copy, saved]),
+            W.HBox([button, venue, self._copy, exported]),
         )
 
     @contextmanager
@@ -274,12 +276,15 @@ class Explorer(W.VBox):
             f"{': at λ = 0 Q-Delta is Gated DeltaNet ✓' if same else '; move λ to 0 and it vanishes'}.</div>"
         )
 
-    def _save(self, kind: str, message: W.HTML) -> None:
+    def _export(self, venue: str, message: W.HTML) -> None:
         number = 1
-        while (path := Path(f"explorer-{number}.{kind}")).exists():
+        while any(Path().glob(f"explorer-{number}.*")):
             number += 1
+        made_with = {**asdict(self.settings), "token": self.token}
         try:
-            message.value = f"saved {html.escape(str(save_figure(self.figure(), path).resolve()))}"
+            paths = export(self.figure(), f"explorer-{number}", venue, parameters=made_with)
+            names = ", ".join(path.name for path in paths)
+            message.value = html.escape(f"wrote {names} to {Path.cwd()}")
         except (RuntimeError, OSError) as error:
             message.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
 

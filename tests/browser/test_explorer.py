@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator
 
@@ -184,12 +185,16 @@ def test_playing_moves_every_panel(page: Page):
     wait_until_shown(page, Settings(), token)
 
 
-@pytest.mark.parametrize(("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<svg")])
-def test_saving_the_view(page: Page, lab: driver.Lab, kind: str, start: bytes):
-    page.locator("select", has=page.locator("option", has_text=re.compile("^pdf$"))).select_option(kind)
-    page.get_by_role("button", name="save this view").click()
-    page.wait_for_function("(kind) => document.body.innerText.includes(`explorer-1.${kind}`)", arg=kind, timeout=60000)
-    assert (lab.root / f"explorer-1.{kind}").read_bytes().startswith(start)
+def test_exporting_the_view(page: Page, lab: driver.Lab):
+    page.locator("select", has=page.locator("option", has_text="neurips")).select_option("neurips")
+    page.get_by_role("button", name="export this view").click()
+    page.wait_for_function("() => document.body.innerText.includes('wrote explorer-1.pdf')", timeout=60000)
+    for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<svg")):
+        assert (lab.root / f"explorer-1.{kind}").read_bytes().startswith(start)
+    sidecar = json.loads((lab.root / "explorer-1.json").read_text())
+    assert sidecar["size_in"][0] == 5.5
+    assert sidecar["parameters"]["token"] == 512
+    assert sidecar["parameters"]["lam"] == {"value": 1.0, "scales": True}
 
 
 def test_copying_the_view_as_code(page: Page):

@@ -1,0 +1,133 @@
+"""A folder of figures, each drawn by a recipe of its own: build them, check them, and show them with their captions.
+
+A recipe is a file in FOLDER/recipes with
+
+    VENUE = "icml-column"; HEIGHT = 2.2          # as `export` takes them
+    CAPTION = "What the figure shows."
+    def draw() -> tuple[go.Figure, dict]         # the figure, and the parameters that it was made with
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+
+from .export import export
+from .files import replacing
+from .provenance import differences, provenance
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one figure is drawn, and what it says."""
+
+    name: str
+    venue: str
+    height: float
+    caption: str
+    draw: Callable[[], tuple[go.Figure, dict[str, Any]]]
+
+
+def figures_folder() -> Path:
+    """Return the checkout's figures folder; raise FileNotFoundError where there is none."""
+    folder = Path(__file__).resolve().parents[1] / "figures"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"the figures come with a checkout of the repository, and {folder} does not exist.")
+    return folder
+
+
+def recipes(folder: Path, names: Sequence[str] = ()) -> list[Recipe]:
+    """Return a folder's recipes in the order of their names, or those asked for.
+
+    Raises FileNotFoundError for a folder without recipes, ValueError for a name that is not there or a file that is
+    no recipe.
+    """
+    files = {path.stem: path for path in sorted((folder / "recipes").glob("[!_]*.py"))}
+    if not files:
+        raise FileNotFoundError(f"{folder} has no recipes; expected files of Python in {folder / 'recipes'}.")
+    for name in names:
+        if name not in files:
+            raise ValueError(f"name is {name!r}; expected one of {', '.join(files)}.")
+    return [_load(path) for name, path in files.items() if not names or name in names]
+
+
+def build(folder: Path, recipe: Recipe) -> tuple[Path, ...]:
+    """Draw one recipe into its folder; returns what was written, as `export` does."""
+    figure, parameters = recipe.draw()
+    return export(figure, folder / recipe.name, recipe.venue, height=recipe.height, parameters=parameters)
+
+
+def write_page(folder: Path) -> Path:
+    """Write the gallery, README.md, from all of a folder's recipes."""
+    with replacing(folder / "README.md") as new:
+        new.write_text(page(recipes(folder)), encoding="utf-8")
+    return folder / "README.md"
+
+
+def check(folder: Path, recipe: Recipe) -> list[str]:
+    """Draw one recipe anew, in memory, and return how it differs from its sidecar and files; empty if it matches.
+
+    Numbers are compared up to rounding, and neither versions nor commits are. No browser is needed.
+    """
+    sidecar = folder / f"{recipe.name}.json"
+    if not sidecar.is_file():
+        return ["it has not been built"]
+    recorded = json.loads(sidecar.read_text())
+    drawn = provenance(*recipe.draw())
+    found = []
+    if recorded["parameters"] != drawn["parameters"]:
+        found.append(f"parameters were {recorded['parameters']} and are {drawn['parameters']}")
+    if (recorded["venue"], recorded["size_in"][1]) != (recipe.venue, recipe.height):
+        found.append(f"it was drawn for {recorded['venue']}, {recorded['size_in'][1]:g} in high")
+    drawing = json.loads(json.dumps(drawn["drawing"]))
+    found += [f"{name} is another" for name in differences(recorded["drawing"], drawing)]
+    for name, digest in recorded["files"].items():
+        file = folder / name
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            found.append(f"{name} is {'not the file that was built' if file.is_file() else 'missing'}")
+    return found
+
+
+def check_page(folder: Path) -> list[str]:
+    """Return what is wrong with the gallery: captions that changed, and figures whose recipe is gone."""
+    found, names = [], {recipe.name for recipe in recipes(folder)}
+    readme = folder / "README.md"
+    if not readme.is_file() or readme.read_text(encoding="utf-8") != page(recipes(folder)):
+        found.append("README.md does not show the recipes' captions")
+    gone = sorted(path.stem for path in folder.glob("*.json") if path.stem not in names)
+    return found + [f"{name} has no recipe" for name in gone]
+
+
+def page(recipes: Sequence[Recipe]) -> str:
+    """Return the gallery as Markdown: every figure with its caption."""
+    head = (
+        "# Figures\n\nWritten by `make figures`; each figure's recipe is a file in [recipes](recipes), and its sidecar "
+        "(JSON) holds parameters, versions, commit and hashes. `qdelta figures --check` says which no longer match.\n"
+    )
+    parts = [head]
+    for number, recipe in enumerate(recipes, start=1):
+        links = ", ".join(f"[{kind}]({recipe.name}.{kind})" for kind in ("pdf", "svg", "png", "json"))
+        parts.append(
+            f"\n![{recipe.name}]({recipe.name}.png)\n\n**Figure {number}.** {recipe.caption}\n"
+            f"({links}, [recipe](recipes/{recipe.name}.py); {recipe.venue})\n"
+        )
+    return "".join(parts)
+
+
+def _load(path: Path) -> Recipe:
+    spec = importlib.util.spec_from_file_location(f"figure_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return Recipe(path.stem, module.VENUE, module.HEIGHT, " ".join(module.CAPTION.split()), module.draw)
+    except AttributeError as error:
+        raise ValueError(f"{path.name} is no recipe: {error}; expected VENUE, HEIGHT, CAPTION and draw().") from error

@@ -1,0 +1,101 @@
+"""What a memory holds: influence of past values, recall, and what models with such memories reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from jaxtyping import Float
+from plotly.subplots import make_subplots
+
+from .theme import COLORS, DIVERGING, template
+
+_LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+# Told apart by colour, by lightness and by dash.
+_SERIES = (("memory_bound", "solid"), ("memory", "dash"), ("error_after", "dashdot"), ("error_before", "dot"))
+
+
+def influence_figure(found: Mapping[str, Float[np.ndarray, "T T"]], block: slice) -> go.Figure:
+    """Draw a block of each influence matrix M[i, j] side by side, and below the mean |M| over the distance i - j."""
+    specs = [[{}] * len(found), [{"colspan": len(found)}, *[None] * (len(found) - 1)]]
+    figure = make_subplots(
+        rows=2,
+        cols=len(found),
+        specs=specs,
+        subplot_titles=list(found),
+        horizontal_spacing=0.08,
+        row_heights=[0.6, 0.4],
+        vertical_spacing=0.2,
+    )
+    parts = {name: M[block, block] for name, M in found.items()}
+    limit = max(float(np.abs(part).max()) for part in parts.values())
+    at = np.arange(len(next(iter(found.values()))))[block]
+    ticks = {"dtick": max(1, round(len(at) / 3, -1)), "showgrid": False}
+    for column, (name, part) in enumerate(parts.items(), start=1):
+        place: dict[str, Any] = {"row": 1, "col": column}
+        hover = f"{name}: %{{x}} on %{{y}}: %{{z:.4f}}<extra></extra>"
+        # Above the diagonal there is no past, so nothing is drawn.
+        z = np.where(np.tri(len(at), dtype=bool), part, np.nan)
+        figure.add_trace(go.Heatmap(x=at, y=at, z=z, coloraxis="coloraxis", hovertemplate=hover), **place)
+        figure.update_xaxes(title_text="written at j", **ticks, **place)
+        figure.update_yaxes(autorange="reversed", **ticks, showticklabels=column == 1, **place)
+    figure.update_yaxes(title_text="read at i", row=1, col=1)
+    for (name, M), (color, dash) in zip(found.items(), _SERIES, strict=False):
+        distance, mean = mean_by_distance(M)
+        line = {"color": COLORS[color], "dash": dash, "width": 2}
+        figure.add_trace(go.Scatter(x=distance, y=mean, name=name, mode="lines", line=line), row=2, col=1)
+    figure.update_xaxes(title_text="distance i − j", type="log", dtick=1, row=2, col=1)
+    figure.update_yaxes(title_text="mean |M|", type="log", dtick=1, row=2, col=1)
+    bar = {"len": 0.62, "y": 1, "yanchor": "top", "thickness": 8, "outlinewidth": 0, "nticks": 5}
+    colors = {"cmin": -limit, "cmax": limit, "colorscale": list(DIVERGING), "colorbar": bar}
+    legend = {"x": 0.02, "y": 0.02, "xanchor": "left", "yanchor": "bottom"}
+    figure.update_annotations(font_size=12)
+    return figure.update_layout(template=template(), width=640, height=620, coloraxis=colors, legend=legend)
+
+
+def mean_by_distance(M: Float[np.ndarray, "T T"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return distances i - j from 1 on, growing by a factor, and the mean |M| around each."""
+    T = len(M)
+    edges = np.unique(np.round(np.geomspace(1, T, 25)).astype(int))
+    diagonals = np.array([np.abs(np.diagonal(M, -n)).sum() for n in range(T)])
+    counts = np.arange(T, 0, -1)
+    stretches = [slice(a, b) for a, b in pairwise(edges)]
+    mean = np.array([diagonals[part].sum() / counts[part].sum() for part in stretches])
+    return np.sqrt(edges[:-1] * (edges[1:] - 1.0)), mean
+
+
+def recall_figure(curve: xr.Dataset) -> go.Figure:
+    """Draw the recall error over lam for each number of pairs, with a band of one standard deviation over seeds."""
+    figure = go.Figure()
+    for pairs, (color, dash) in zip(curve.pairs.values, _SERIES, strict=False):
+        at = curve.sel(pairs=pairs)
+        low, high = at.error - at.error_sd, at.error + at.error_sd
+        band = {"x": [*at.lam.values, *at.lam.values[::-1]], "y": [*high.values, *low.values[::-1]]}
+        fill = {"fill": "toself", "line": {"width": 0}, "fillcolor": COLORS[color], "opacity": 0.2, "mode": "lines"}
+        figure.add_trace(go.Scatter(**band, **fill, hoverinfo="skip", showlegend=False))
+        line = {"color": COLORS[color], "dash": dash, "width": 2}
+        name = f"N/d = {float(at.occupancy):g}"
+        figure.add_trace(go.Scatter(x=at.lam.values, y=at.error.values, name=name, mode="lines", line=line))
+    figure.update_xaxes(title_text="query feedback λ")
+    figure.update_yaxes(title_text="recall error", rangemode="tozero")
+    return figure.update_layout(template=template(), legend=_LEGEND, width=640, height=400)
+
+
+def seeds_figure(reached: Mapping[str, Sequence[float]], what: str) -> go.Figure:
+    """Draw what each seed of each rule reached as a point, and each rule's mean as a bar across them."""
+    figure = go.Figure()
+    names = list(reached)
+    values = [(value, name) for name in names for value in reached[name]]
+    marker = {"size": 9, "color": COLORS["memory"], "symbol": "circle-open", "line": {"width": 1.5}}
+    x, y = zip(*values, strict=True)
+    figure.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=marker, name="a seed"))
+    means = [float(np.mean(reached[name])) for name in names]
+    bar = {"size": 22, "symbol": "line-ns-open", "color": COLORS["error_after"], "line": {"width": 2}}
+    figure.add_trace(go.Scatter(x=means, y=names, mode="markers", marker=bar, name="mean"))
+    figure.update_xaxes(title_text=what, nticks=6)
+    figure.update_yaxes(autorange="reversed")
+    return figure.update_layout(template=template(), legend=_LEGEND, width=640, height=300)

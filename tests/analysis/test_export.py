@@ -1,0 +1,226 @@
+"""Figures for papers: what is in the files that were written, and what happens where they cannot be."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from PIL import Image
+
+from qdelta_analysis import Transition, provenance, rendering
+from qdelta_analysis.export import VENUES, export
+from qdelta_analysis.plots import norm_against_lam
+from qdelta_analysis.plots.printing import SMALLEST
+from qdelta_analysis.plots.theme import template
+
+try:
+    rendering.find_browser()
+    CHROME = True
+except RuntimeError:
+    CHROME = False
+
+needs_chrome = pytest.mark.skipif(not CHROME and not os.environ.get("CI"), reason="there is no Chrome on this machine")
+PARAMETERS = {"lam": np.linspace(0, 2, 3), "beta": 0.8, "seed": np.int64(3)}
+
+
+def lines() -> go.Figure:
+    lam = np.linspace(0, 2, 41)
+    unit = lambda *x: np.tile(x, (41, 1))
+    return norm_against_lam(Transition(unit(1.0, 0.0), unit(0.6, 0.8), 0.8, lam, 1.0)).update_layout(title="no title")
+
+
+def heat_map(n: int = 8) -> go.Figure:
+    z = np.random.default_rng(0).normal(size=(n, n))
+    return go.Figure(go.Heatmap(z=z, colorscale="RdBu")).update_layout(template=template(), width=300, height=300)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    export(lines(), folder / "lines", "icml-column", parameters=PARAMETERS)
+    return folder
+
+
+def poppler(program: str, *arguments) -> str:
+    if shutil.which(program) is None and not os.environ.get("CI"):
+        pytest.skip(f"{program} is not on this machine")
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+
+
+def page_size(pdf: Path) -> list[float]:
+    return [float(x) / 72 for x in re.search(r"Page size: +([\d.]+) x ([\d.]+) pts", poppler("pdfinfo", pdf)).groups()]
+
+
+@needs_chrome
+@pytest.mark.parametrize("venue", [*VENUES, (2.5, 4.0)], ids=str)
+def test_every_file_has_the_venue_s_size(venue, tmp_path):
+    paths = export(lines(), tmp_path / "figure", venue)
+    assert [path.name for path in paths] == ["figure.pdf", "figure.svg", "figure.png", "figure.json"]
+    width, height = json.loads(paths[-1].read_text())["size_in"]
+    assert width == (VENUES[venue] if isinstance(venue, str) else venue[0])
+    np.testing.assert_allclose(page_size(paths[0]), (width, height), atol=0.01)
+    svg = ET.parse(paths[1]).getroot()
+    assert (svg.get("width"), svg.get("height")) == (f"{width:g}in", f"{height:g}in")
+    with Image.open(paths[2]) as image:
+        np.testing.assert_allclose(image.size, (300 * width, 300 * height), atol=1)
+        np.testing.assert_allclose(image.info["dpi"], 300, atol=0.01)
+    assert "Pages:           1" in poppler("pdfinfo", paths[0])
+
+
+@needs_chrome
+def test_fonts_are_embedded_and_none_is_of_type_3(written):
+    rows = poppler("pdffonts", written / "lines.pdf").splitlines()[2:]
+    assert len(rows) >= 1
+    for row in rows:
+        assert "Type 3" not in row
+        assert re.search(r" yes +(yes|no) +(yes|no) +\d+ +\d+$", row), row
+    fonts = json.loads((written / "lines.json").read_text())["fonts"]
+    assert {row.split()[0].split("+")[1] for row in rows} == set(fonts)
+
+
+@needs_chrome
+def test_text_is_text_lines_are_vectors_and_there_is_no_title(written):
+    svg = ET.parse(written / "lines.svg").getroot()
+    texts = ["".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"query feedback λ", "ρ(A)", "α(1 − βa)"} <= set(texts)
+    assert not any("no title" in text for text in texts)
+    paths = [path.get("class") for path in svg.iter("{http://www.w3.org/2000/svg}path")]
+    assert paths.count("js-line") == 2 * 4  # in the panel and in the legend
+    assert not list(svg.iter("{http://www.w3.org/2000/svg}image"))
+    assert "query feedback" in poppler("pdftotext", written / "lines.pdf", "-")
+    assert len(poppler("pdfimages", "-list", written / "lines.pdf").splitlines()) == 2  # the table's head
+
+
+@needs_chrome
+def test_no_text_is_too_small_for_print(written):
+    assert smallest_text(written / "lines.svg") >= SMALLEST
+
+
+def smallest_text(svg: Path) -> float:
+    """The smallest text of a file, in points; subscripts have a size relative to what they stand in."""
+    sizes = []
+
+    def walk(element, size):
+        style = element.get("style") or ""
+        if found := re.search(r"font-size: ?([\d.]+)(px|%)", style):
+            size = float(found[1]) if found[2] == "px" else size * float(found[1]) / 100
+        if element.tag.endswith(("}text", "}tspan")) and (element.text or "").strip("\u200b "):
+            sizes.append(size * 72 / 96)
+        for child in element:
+            walk(child, size)
+
+    walk(ET.parse(svg).getroot(), float("nan"))
+    assert sizes
+    assert np.isfinite(sizes).all()
+    return min(sizes)
+
+
+@needs_chrome
+def test_the_sidecar_and_the_files_say_what_they_were_made_from(written):
+    sidecar = json.loads((written / "lines.json").read_text())
+    assert sidecar["parameters"] == {"lam": [0.0, 1.0, 2.0], "beta": 0.8, "seed": 3}
+    assert {"python", "qdelta", "torch", "plotly", "kaleido"} <= set(sidecar["versions"])
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", sidecar["commit"] or provenance.commit() or "0" * 40)
+    assert sidecar["data_sha256"] == provenance.data_hash(lines())
+    inside = {key: value for key, value in sidecar.items() if key not in ("drawing", "files")}
+    from pypdf import PdfReader
+
+    assert json.loads(PdfReader(written / "lines.pdf").metadata["/Subject"]) == inside
+    metadata = ET.parse(written / "lines.svg").getroot().find("{http://www.w3.org/2000/svg}metadata")
+    assert json.loads(metadata.text) == inside
+    with Image.open(written / "lines.png") as image:
+        assert json.loads(image.info["Description"]) == inside
+
+
+@needs_chrome
+@pytest.mark.parametrize("figure", [lines, heat_map])
+def test_the_same_figure_gives_the_same_bytes_and_stays_as_it_was(figure, tmp_path):
+    drawn = figure()
+    before = drawn.to_json()
+    first = export(drawn, tmp_path / "first")
+    assert drawn.to_json() == before
+    second = export(figure(), tmp_path / "second")
+    for a, b in zip(first[:-1], second[:-1], strict=True):
+        assert a.read_bytes() == b.read_bytes(), a.suffix
+    digests = [list(json.loads(paths[-1].read_text())["files"].values()) for paths in (first, second)]
+    assert digests[0] == digests[1]
+
+
+@needs_chrome
+def test_a_heat_map_has_more_pixels_than_values(tmp_path):
+    export(heat_map(8), tmp_path / "map", (2.0, 2.0))
+    (row,) = poppler("pdfimages", "-list", tmp_path / "map.pdf").splitlines()[2:4][:1]
+    assert min(int(x) for x in row.split()[3:5]) >= 100
+
+
+@needs_chrome
+def test_one_browser_draws_all(tmp_path):
+    export(lines(), tmp_path / "one", formats=["svg"])
+    running = rendering._Browser._running
+    export(lines(), tmp_path / "two", formats=["svg"])
+    assert rendering._Browser._running is running is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.json", "one.svg", "two.json", "two.svg"]
+
+
+@needs_chrome
+def test_a_missing_font_is_said(tmp_path, monkeypatch):
+    for module in ("qdelta_analysis.export", "qdelta_analysis.plots.printing"):
+        monkeypatch.setattr(f"{module}.FONT", "No Such Font, sans-serif")
+    with pytest.warns(UserWarning, match="none of the fonts No Such Font is on this machine, so the figure is set in"):
+        export(lines(), tmp_path / "figure", formats=["svg"])
+
+
+def test_nothing_comes_from_the_network():
+    import kaleido
+
+    page = kaleido.PageGenerator(mathjax=False).generate_index()
+    assert re.findall(r'src="(\w+):', page)
+    assert set(re.findall(r'src="(\w+):', page)) == {"file"}
+
+
+@pytest.mark.parametrize("path", ["", "/no/such/browser", sys.executable])
+def test_without_a_chrome_there_is_a_command_to_run_and_no_file(path, tmp_path):
+    """An empty path finds none; a program that is no browser fails to start."""
+    code = (
+        "import plotly.graph_objects as go\nfrom qdelta_analysis import rendering\nimport qdelta_analysis.export as e\n"
+        "rendering._BROWSERS = ()\n"
+        "from choreographer.browsers.chromium import Chromium\n"
+        "Chromium.find_browser = classmethod(lambda *_, **__: None)\n"
+        "e.export(go.Figure(), 'figure')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=240,
+        env=os.environ | {"BROWSER_PATH": path},
+    )
+    assert run.returncode == 1
+    assert re.search(r"RuntimeError: no Chrome could be started .*`plotly_get_chrome`.*BROWSER_PATH", run.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"venue": "nature"}, ValueError, "venue is 'nature'; expected one of icml-column, icml-page, neurips, iclr"),
+        ({"venue": (3.0, 0.0)}, ValueError, "height is 0.0; expected inches, 0.5 to 40"),
+        ({"venue": (3.0, 2.0), "height": 2}, ValueError, r"expected \(width, height\) in inches and no height"),
+        ({"formats": ["eps"]}, ValueError, r"formats is \['eps'\]; expected some of pdf, svg, png"),
+        ({"parameters": {"x": object()}}, TypeError, "a parameter is a object; expected numbers, texts, lists"),
+        ({"name": "no/such/folder"}, FileNotFoundError, "expected a name in a folder that exists"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_file(options, error, sentence, tmp_path, as_users_call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=sentence):
+        export(lines(), **{"name": "figure", **options})
+    assert list(tmp_path.iterdir()) == []

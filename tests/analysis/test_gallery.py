@@ -1,0 +1,107 @@
+"""The gallery: what was built matches its recipes, is fit for print, and a change is noticed."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from qdelta_analysis import gallery, provenance
+from qdelta_analysis.plots.memory import mean_by_distance
+from qdelta_analysis.plots.printing import SMALLEST
+
+from .test_export import needs_chrome, page_size, smallest_text
+
+FOLDER = Path(__file__).resolve().parents[2] / "figures"
+RECIPES = gallery.recipes(FOLDER)
+
+RECIPE = """
+import plotly.graph_objects as go
+VENUE, HEIGHT, CAPTION = "icml-column", 2.0, "Two points."
+def draw():
+    return go.Figure(go.Scatter(x=[0, 1], y=[0, 2])), {"seed": 0}
+"""
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_figure_matches_its_recipe(recipe):
+    assert gallery.check(FOLDER, recipe) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_figure_is_fit_for_print(recipe):
+    assert smallest_text(FOLDER / f"{recipe.name}.svg") >= SMALLEST
+    width, height = json.loads((FOLDER / f"{recipe.name}.json").read_text())["size_in"]
+    np.testing.assert_allclose(page_size(FOLDER / f"{recipe.name}.pdf"), (width, height), atol=0.01)
+
+
+def test_the_gallery_shows_all_of_them_and_is_small():
+    assert gallery.check_page(FOLDER) == []
+    built = [path for path in FOLDER.iterdir() if path.suffix in {".pdf", ".svg", ".png", ".json"}]
+    assert {path.stem for path in built} == {recipe.name for recipe in RECIPES}
+    assert sum(path.stat().st_size for path in built) < 2_000_000
+
+
+@needs_chrome
+def test_a_change_is_noticed_from_the_terminal(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    recipe = tmp_path / "recipes" / "mine.py"
+    recipe.write_text(RECIPE)
+
+    def figures(*arguments):
+        command = [Path(sys.executable).parent / "qdelta", "figures", "--folder", tmp_path, *arguments]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=240)
+        return run.returncode, run.stdout + run.stderr
+
+    assert figures("--check") == (1, "mine: no longer matches: it has not been built\n" + WRONG_PAGE)
+    status, said = figures()
+    assert (status, "mine.pdf" in said, "README.md" in said) == (0, True, True), said
+    assert figures("--check") == (0, "mine: matches\n")
+    recipe.write_text(RECIPE.replace("y=[0, 2]", "y=[0, 2.001]").replace('"seed": 0', '"seed": 1'))
+    assert figures("--check") == (
+        1,
+        "mine: no longer matches: parameters were {'seed': 0} and are {'seed': 1}; data[0].y[1] is another\n",
+    )
+    recipe.write_text(RECIPE.replace("Two points", "2 points"))
+    (tmp_path / "mine.png").unlink()
+    (tmp_path / "mine.svg").write_text("edited")
+    status, said = figures("--check")
+    assert status == 1
+    assert "mine.svg is not the file that was built; mine.png is missing" in said
+    assert said.endswith(WRONG_PAGE)
+    assert figures("yours") == (2, "qdelta: name is 'yours'; expected one of mine.\n")
+    recipe.write_text("draw = None\n")
+    status, said = figures()
+    assert status == 2
+    assert "mine.py is no recipe" in said
+    shutil.rmtree(tmp_path / "recipes")
+    assert figures()[0] == 2
+
+
+WRONG_PAGE = "README.md does not show the recipes' captions\n"
+
+
+def test_fingerprints_forgive_rounding_and_nothing_else():
+    y = np.random.default_rng(0).normal(size=50)
+    print_of = lambda values, **style: provenance.fingerprint(go.Figure(go.Scatter(y=values, **style)))
+    assert provenance.differences(print_of(y), print_of(y * (1 + 1e-9))) == []
+    assert provenance.differences(print_of(y), print_of(y[::-1])) == ["data[0].y"]  # another order
+    moved = y.copy()
+    moved[17] += 0.01
+    assert provenance.differences(print_of(y), print_of(moved)) == ["data[0].y"]
+    assert provenance.differences(print_of(y), print_of(y, name="other")) == ["data[0].name"]
+    with_gap = np.where(np.arange(50) == 3, np.nan, y)
+    assert provenance.differences(print_of(y), print_of(with_gap)) == ["data[0].y"]
+
+
+def test_mean_by_distance_is_the_mean_over_diagonals():
+    M = np.tril(np.random.default_rng(0).normal(size=(12, 12)))
+    distance, mean = mean_by_distance(M)
+    assert distance[0] == 1
+    assert mean[0] == pytest.approx(np.abs(np.diagonal(M, -1)).mean())
+    assert len(distance) == len(mean)
+    assert np.isfinite(mean).all()
