@@ -23,7 +23,9 @@ KILLER = """
 import itertools, os, pathlib, shutil, signal, sys
 import numpy as np
 from qdelta_analysis import generators, sweep
+from qdelta_analysis.sweep import computing, running
 
+computing.TASK_SECONDS = running.TASK_SECONDS = 1000  # tasks of 1, 8, 64 ... points, however slow this machine is
 folder = pathlib.Path(sys.argv[1])
 GRID = {"lam": [0.0, 0.5, 1.0], "seed": list(range(8))}
 
