@@ -12,9 +12,9 @@ CAPTION = """Where one step lets the memory grow (red) or shrink (blue): the nor
 write strength β at cos(q, k) = 0.1, right, the angle at β = 0.8; α = 0.99. Green: the mixed error contracts between the
 dashed lines, βa = 0 and 2 (G4), and at every angle within the solid box β, λ ≤ 1 (G6). Black: left of the solid line,
 γ = α√(1 + λ²) < 1 bounds the memory whatever the tokens (G9), and to its right some tokens make it grow (G8); beyond
-the dotted line typical tokens without decay grow in mean square (G10). Points: every 41th token and head of the
+the dotted line typical tokens without decay grow in mean square (G10). Points: every 41st token and head of the
 trained model."""
-PARAMETERS = {"cos": 0.1, "beta": 0.8, "alpha": 0.99, "points": 61, "tokens": "trained, every 41th"}
+PARAMETERS = {"cos": 0.1, "beta": 0.8, "alpha": 0.99, "points": 61, "tokens": "trained, every 41st"}
 
 
 def draw() -> tuple[go.Figure, dict]:
