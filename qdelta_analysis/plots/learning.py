@@ -20,11 +20,14 @@ _RULES = {
 _MORE = [(color, mark, "solid") for color in ("alignment", "norm", "error_bound") for mark in ("cross", "x", "star")]
 
 
-def scores_figure(found: pd.DataFrame, metric: str, *, chance: Mapping[str, float] | None = None) -> go.Figure:
-    """Draw mean ± standard deviation over seeds of one metric, a panel for each task.
+def scores_figure(
+    found: pd.DataFrame, runs: pd.DataFrame, metric: str, *, chance: Mapping[str, float] | None = None
+) -> go.Figure:
+    """Draw mean ± standard deviation over seeds of one metric, and each seed as a small ring; a panel for each task.
 
-    found: what `experiments.summary` returns, with the conditions of a task in the order to be drawn in. chance: by
-    task, what guessing reaches, as a dashed line.
+    found, runs: what `experiments.summary` and `experiments.results` return, conditions in the order to be drawn in.
+    chance: by task, what guessing reaches, as a dashed line. The rings tell seeds that mostly agree from seeds of which
+    some have learnt the task and some have not, where a bar may reach beyond what is possible.
     """
     rows = found.loc[found["metric"] == metric]
     tasks = list(dict.fromkeys(rows["task"]))
@@ -35,8 +38,10 @@ def scores_figure(found: pd.DataFrame, metric: str, *, chance: Mapping[str, floa
         for number, variant in enumerate(variants):
             mine = part.loc[part["variant"] == variant].set_index("condition").loc[conditions]
             shift = 0.5 * ((number + 0.5) / len(variants) - 0.5)  # beside each other, so that no bar hides another
-            points = _points(mine, variant, number, shift).update(showlegend=column == 1)
-            figure.add_trace(points, row=1, col=column)
+            seeds = runs.loc[(runs["task"] == task) & (runs["variant"] == variant) & (runs["metric"] == metric)]
+            places = {condition: i + shift for i, condition in enumerate(conditions)}
+            figure.add_trace(_points(mine, variant, number, places).update(showlegend=column == 1), row=1, col=column)
+            figure.add_trace(_rings(seeds, variant, number, places), row=1, col=column)
         if chance is not None and task in chance:
             line = {"color": COLORS["reference"], "width": 1, "dash": "dash"}
             ends = {"x": [-0.5, len(conditions) - 0.5], "y": [chance[task]] * 2}
@@ -55,7 +60,7 @@ def scores_figure(found: pd.DataFrame, metric: str, *, chance: Mapping[str, floa
 
 
 def losses_figure(losses: pd.DataFrame, *, window: int = 5) -> go.Figure:
-    """Draw the training loss of one task over tokens: by variant, the mean over seeds and their range.
+    """Draw the training loss of one task over tokens: by variant, the mean over seeds, and each seed as a thin line.
 
     losses: the columns variant, seed, tokens and loss; each seed's smoothed over `window` rows.
     """
@@ -64,10 +69,10 @@ def losses_figure(losses: pd.DataFrame, *, window: int = 5) -> go.Figure:
         color, _, dash = _style(variant, number)
         runs = losses.loc[losses["variant"] == variant].pivot(index="tokens", columns="seed", values="loss")
         smooth = runs.rolling(window, min_periods=1).mean()
-        low, high = smooth.min(axis=1), smooth.max(axis=1)
-        band = {"mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip", "legendgroup": variant}
-        figure.add_trace(go.Scatter(x=low.index, y=low, **band))
-        figure.add_trace(go.Scatter(x=high.index, y=high, fill="tonexty", fillcolor=_faint(COLORS[color]), **band))
+        style = {"mode": "lines", "showlegend": False, "hoverinfo": "skip", "legendgroup": variant, "opacity": 0.35}
+        for seed in smooth:
+            line = {"color": COLORS[color], "width": 1}
+            figure.add_trace(go.Scatter(x=smooth.index, y=smooth[seed], line=line, **style))
         line = {"color": COLORS[color], "width": 2, "dash": dash}
         mean = smooth.mean(axis=1)
         figure.add_trace(go.Scatter(x=mean.index, y=mean, name=variant, line=line, legendgroup=variant))
@@ -76,10 +81,10 @@ def losses_figure(losses: pd.DataFrame, *, window: int = 5) -> go.Figure:
     return _finished(figure)
 
 
-def _points(mine: pd.DataFrame, variant: str, number: int, shift: float) -> go.Scatter:
+def _points(mine: pd.DataFrame, variant: str, number: int, places: Mapping[str, float]) -> go.Scatter:
     color, mark, _ = _style(variant, number)
     return go.Scatter(
-        x=[i + shift for i in range(len(mine))],
+        x=[places[condition] for condition in mine.index],
         y=mine["mean"],
         error_y={"type": "data", "array": mine["sd"], "thickness": 1.5, "width": 4},
         mode="markers",
@@ -91,17 +96,25 @@ def _points(mine: pd.DataFrame, variant: str, number: int, shift: float) -> go.S
     )
 
 
+def _rings(seeds: pd.DataFrame, variant: str, number: int, places: Mapping[str, float]) -> go.Scatter:
+    return go.Scatter(
+        x=[places[condition] + 0.05 for condition in seeds["condition"]],
+        y=seeds["value"],
+        mode="markers",
+        marker={"color": COLORS[_style(variant, number)[0]], "symbol": "circle-open", "size": 5},
+        legendgroup=variant,
+        showlegend=False,
+        customdata=[[int(seed)] for seed in seeds["seed"]],
+        hovertemplate="%{y:.4f}, seed %{customdata[0]}<extra></extra>",
+    )
+
+
 def _style(variant: str, number: int) -> tuple[str, str, str]:
     return _RULES.get(variant, _MORE[number % len(_MORE)])
 
 
 def _broken(condition: str) -> str:
     return condition.replace(" in ", "<br>in ").replace(", ", ",<br>")
-
-
-def _faint(color: str) -> str:
-    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red}, {green}, {blue}, 0.15)"
 
 
 def _finished(figure: go.Figure) -> go.Figure:

@@ -100,6 +100,7 @@ def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path
     """Write experiment_NAME.csv, a row a number, .json, how each run was made, and _losses.csv; return the paths."""
     runs = [json.loads(Path(path).read_text()) for path in paths]
     name = runs[0]["experiment"]
+    Path(folder).mkdir(parents=True, exist_ok=True)  # after hours of runs no reason to fail
     place = lambda end: Path(folder) / f"experiment_{name}{end}"
     places = place(".csv"), place(".json"), place("_losses.csv")
     with replacing(places[0]) as new:
