@@ -7,8 +7,8 @@ from qdelta_analysis.plots.memory import seeds_figure
 
 VENUE, HEIGHT = "icml-column", 1.8
 CAPTION = """Held-out bits per byte of byte-level language models of 0.69 M parameters after 500 steps (1.02 million
-bytes of CPython's language reference), three seeds each (points; bar: mean). At this size and on this text query feedback neither helps nor hurts beyond
-the spread between seeds; decay helps."""
+bytes of CPython's language reference), three seeds each (points; bar: mean). At this size and on this text query
+feedback neither helps nor hurts beyond the spread between seeds; decay helps."""
 NAMES = {"q-delta": "Q-Delta", "gated-deltanet": "Gated DeltaNet", "deltanet": "DeltaNet"}
 
 
