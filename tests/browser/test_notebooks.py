@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser
 
-from qdelta_analysis import Transition, generators, load_trained, trace
+from qdelta_analysis import Transition, chunks, generators, hardware, load_trained, trace
+from qdelta_kernels.gpu import HAS_TRITON
 
 from . import driver
 
@@ -75,4 +76,21 @@ def test_memory_can_grow(browser: Browser, lab: driver.Lab):
         mended = trace(cycle.with_norm_compensation(), 0).state_norm[0, :, 0]
         np.testing.assert_allclose(norm, mended, rtol=1e-9)
         assert max(norm) < 1e-6 * before[1][-1]
+        driver.assert_clean(page)
+
+
+def test_chunkwise_kernels(browser: Browser, lab: driver.Lab):
+    with driver.open_page(browser, viewport={"width": 1200, "height": 6000}) as page:
+        driver.open_and_run(page, lab, "06_chunkwise_kernels.ipynb", seconds=240)
+        count = 5 if HAS_TRITON else 4  # and one more once a GPU run is recorded
+        count += hardware.recorded_throughput() is not None
+        last = f"[...document.querySelectorAll('.js-plotly-plot')][{count - 1}]"
+        page.wait_for_function(f"() => {last}?.querySelectorAll('.js-line').length === 8")
+        released, *_ = moved(page, "lam", "ArrowLeft", 2)
+        x = load_trained()[0]
+        exact = chunks.chunk_deviation(x, 0.28, 64).by_token.squeeze().sel(form="released")
+        np.testing.assert_allclose(released, exact.clip(min=1e-17), rtol=1e-6)
+        whole = page.evaluate(DATA, count - 1)
+        closer = moved(page, "zoom", "ArrowRight", count - 1)
+        assert max(closer[1]) == max(whole[1])  # the largest ||A|| of all tokens stays on the screen
         driver.assert_clean(page)
