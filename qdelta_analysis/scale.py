@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from .threads import one_thread
 from .tracing import trace
 
 MILLION = 1 << 20
-# Tokens of the run that is timed, after one of an eighth that warms up (on a GPU the kernels are compiled in it).
+# Tokens of the first run that is timed, after one of an eighth that warms up (on a GPU the kernels are compiled in it).
 _FIRST = 4096
 # Of the memory that is free on a GPU.
 _SHARE = 0.8
@@ -54,7 +55,7 @@ def long_trace(
 ) -> tuple[QDeltaInputs, xr.Dataset]:
     """Trace as many of these tokens as this machine carries in about so many seconds.
 
-    A short run is measured first and scaled up; on a GPU it also tells how many tokens its memory holds. `make(T)`
+    Short runs are measured first and scaled up; on a GPU they also tell how many tokens its memory holds. `make(T)`
     returns T tokens. The dataset is that of `trace`, with two snapshots: the memory before the last `keep_last` tokens
     and after them, so that they can be held against the recurrence. Returns it with the inputs.
 
@@ -65,8 +66,7 @@ def long_trace(
     require_count("most", most, keep_last + 1)
     first = max(keep_last + 1, min(_FIRST, most))
     _traced(make(max(keep_last + 1, first // 8)), keep_last)
-    T = _carried(make, first, seconds, keep_last)
-    inputs = make(min(max(T, first), most))
+    inputs = make(_carried(make, first, seconds, most, keep_last))
     return inputs, _traced(inputs, keep_last)
 
 
@@ -94,23 +94,36 @@ def reference_error(inputs: QDeltaInputs, traced: xr.Dataset) -> float:
     return float((after - exact).norm() / torch.where(size > 0, size, 1))
 
 
-def _carried(make: Callable[[int], QDeltaInputs], first: int, seconds: float, keep_last: int) -> int:
-    """Return how many tokens fit into the time and, on a GPU, into its memory, by a run of the first ones."""
-    gpu = torch.cuda.is_available()
-    if gpu:
+def _carried(make: Callable[[int], QDeltaInputs], first: int, seconds: float, most: int, keep_last: int) -> int:
+    """Return how many tokens fit into the time and, on a GPU, into its memory.
+
+    Runs grow fourfold until one takes an eighth of the time: what every run costs alike would look like a slow machine.
+    """
+    T = first
+    while True:
+        took, room = _measured(make, T, keep_last)
+        limit = max(first, min(most, room))
+        if took >= seconds / 8 or limit <= T:
+            return min(limit, max(first, int(T * seconds / took)))
+        T = min(limit, 4 * T)
+
+
+def _measured(make: Callable[[int], QDeltaInputs], T: int, keep_last: int) -> tuple[float, int]:
+    """Return the seconds of one trace, and for how many tokens like these a GPU has room (a CPU: for any)."""
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated() if gpu else 0
-    inputs = make(first)
+    before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+    inputs = make(T)
     start = time.perf_counter()
     _traced(inputs, keep_last)  # its results are NumPy arrays, so a GPU is done when it returns
-    T = first * seconds / (time.perf_counter() - start)
-    if gpu and inputs.q.is_cuda:
-        per_token = (torch.cuda.max_memory_allocated() - before) / first
-        del inputs
-        torch.cuda.empty_cache()
-        T = min(T, _SHARE * torch.cuda.mem_get_info()[0] / per_token)
-    return int(T)
+    took = time.perf_counter() - start
+    if not inputs.q.is_cuda:
+        return took, sys.maxsize
+    per_token = (torch.cuda.max_memory_allocated() - before) / T
+    del inputs
+    torch.cuda.empty_cache()
+    return took, int(_SHARE * torch.cuda.mem_get_info()[0] / per_token)
 
 
 def _traced(inputs: QDeltaInputs, keep_last: int) -> xr.Dataset:

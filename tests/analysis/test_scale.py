@@ -91,24 +91,41 @@ def test_a_long_trace_is_the_trace_and_ends_as_the_definition_does():
     assert scale.reference_error(inputs, run) < 1e-5
 
 
-def test_more_time_carries_more_tokens(monkeypatch):
-    """With a clock that advances with the tokens traced, the number of tokens is what the time says."""
-    clock = [0.0]
-    sizes = []
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that advances by `every` seconds a trace and `each` a token, while nothing is traced; and the sizes."""
+    now, sizes, costs = [0.0], [], {"every": 0.0, "each": 1e-3}
 
-    def counted(inputs, keep_last):
+    def traced(inputs, keep_last):
         sizes.append(inputs.T)
-        clock[0] += inputs.T * 1e-3
-        return trace(inputs, snapshots=[inputs.T - keep_last - 1, inputs.T - 1])
+        now[0] += costs["every"] + inputs.T * costs["each"]
+        return xr.Dataset()
 
-    monkeypatch.setattr(scale, "_traced", counted)
-    monkeypatch.setattr(scale.time, "perf_counter", lambda: clock[0])
-    inputs, _ = scale.long_trace(draw, seconds=6.0)
-    assert abs(inputs.T - 6000) <= 1
+    monkeypatch.setattr(scale, "_traced", traced)
+    monkeypatch.setattr(scale.time, "perf_counter", lambda: now[0])
+    return costs, sizes
+
+
+def small(T: int):
+    return generators.random_gates(T, 1, 1, 1)
+
+
+def test_more_time_carries_more_tokens(clock):
+    _, sizes = clock
+    assert abs(scale.long_trace(small, seconds=6.0)[0].T - 6000) <= 1
     assert sizes[:2] == [512, 4096]  # one that warms up, one that is timed
-    assert scale.long_trace(draw, seconds=6.0, most=5000)[0].T == 5000
-    assert scale.long_trace(draw, seconds=0.001)[0].T == 4096  # what was timed is carried in any case
-    assert scale.long_trace(draw, seconds=0.001, most=65)[0].T == 65
+    assert scale.long_trace(small, seconds=6.0, most=5000)[0].T == 5000
+    assert scale.long_trace(small, seconds=0.001)[0].T == 4096  # what was timed is carried in any case
+    assert scale.long_trace(small, seconds=0.001, most=65)[0].T == 65
+
+
+def test_what_every_run_costs_alike_does_not_count_as_a_slow_machine(clock):
+    costs, sizes = clock
+    costs.update(every=0.1, each=1e-6)
+    assert scale.long_trace(small, seconds=2.0, most=1 << 20)[0].T == 1 << 20  # 1.1 seconds
+    assert sizes == [512, 4096, 16384, 65536, 262144, 1 << 20]
+    runs = [0.1 + 1e-6 * T for T in sizes]
+    assert sum(runs[:-1]) < runs[-1]  # finding out took less than the trace itself
 
 
 def test_a_memory_that_is_wrong_shows():
