@@ -134,7 +134,8 @@ def test_all_nine_runs_are_recorded_alike():
     for run in results["runs"]:
         assert run["seconds"] <= 300
         assert 1 < run["bits_per_byte"] < 3
-    assert results["training"] == json.loads(json.dumps(vars(TrainingConfig())))
+    # Recorded before there was a choice of precision: what is not in it is as it was then, float32.
+    assert json.loads(json.dumps(vars(TrainingConfig()))) == results["training"] | {"precision": "float32"}
 
 
 def test_the_notes_table_is_the_results():
