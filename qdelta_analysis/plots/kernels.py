@@ -153,12 +153,13 @@ def throughput_figure(recorded: xr.Dataset) -> go.Figure:
         title = f"{name}, 10<sup>9</sup> tokens × heads / s"
         figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
     marker = {"symbol": "line-ns", "size": 30, "line": {"color": COLORS["memory_bound"], "width": 2}}
-    style = {"mode": "markers", "marker": marker, "name": "one ideal fused kernel (forward)"}
+    style = {"mode": "markers", "marker": marker, "name": "floor: one ideal fused kernel"}
     figure.add_trace(go.Scatter(x=recorded.floor.values / 1e9, y=labels, **style), row=1, col=1)
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     size = {"width": _WIDTH, "height": 160 + 62 * len(labels), "margin": {"l": 10, "r": 12, "t": 70, "b": 50}}
-    legend = _LEGEND | {"title": {"text": f"{recorded.attrs['device']}: "}}
-    return figure.update_layout(template=template(), legend=legend, bargap=0.2, **size)
+    note = {"text": f"on {recorded.attrs['device']}", "xref": "paper", "yref": "paper", "showarrow": False}
+    figure.add_annotation(**note, x=0, xanchor="left", y=1, yanchor="bottom", yshift=34)
+    return figure.update_layout(template=template(), legend=_LEGEND, bargap=0.2, **size)
 
 
 def envelope_figure(envelopes: dict[str, xr.Dataset]) -> go.Figure:
