@@ -194,7 +194,7 @@ def test_runs_resume_and_ship(tmp_path):
     (data / "README.md").write_text((FOLDER / "README.md").read_text())
     ship(tmp_path, destination=data)
     made = {path.name for path in data.iterdir()}
-    given = {"__init__.py", CORPUS.name, "PSF-LICENSE.txt"}
+    given = {"__init__.py", CORPUS.name, "PSF-LICENSE.txt", *(p.name for p in FOLDER.glob("experiment_*"))}
     assert made == {path.name for path in FOLDER.iterdir() if path.is_file()} - given
     assert (data / TEXT.name).read_bytes() == TEXT.read_bytes()
     assert len(json.loads((data / "results.json").read_text())["runs"]) == 9
