@@ -14,7 +14,18 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from benchmarks import report  # noqa: E402
 from benchmarks.machine import facts, use_threads  # noqa: E402
 
-NAMES = ("kernels", "recurrence", "transition", "trace", "influence", "guarantees", "sweep", "learning", "explorer")
+NAMES = (
+    "kernels",
+    "resources",
+    "recurrence",
+    "transition",
+    "trace",
+    "influence",
+    "guarantees",
+    "sweep",
+    "learning",
+    "explorer",
+)
 
 
 def main() -> None:
@@ -36,7 +47,13 @@ def main() -> None:
     for name in options.names or NAMES:
         machine = facts()
         benchmark = importlib.import_module(f"benchmarks.{name}")
-        figures = benchmark.measure(options.quick)
+        try:
+            figures = benchmark.measure(options.quick)
+        except report.Unavailable as missing:
+            print(f"\n{name}: not measured; {missing}.", flush=True)
+            if options.names:
+                sys.exit(1)
+            continue
         if options.quick:
             figures = [replace(figure, at_least=None, at_most=None) for figure in figures]
         print(report.table(f"{name}: {benchmark.TITLE}", machine, figures), flush=True)
