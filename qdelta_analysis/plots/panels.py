@@ -28,7 +28,7 @@ def spectrum_traces(view: View, token: int) -> Traces:
     d = view.k.shape[1]
     return {
         SIGMA: {"x": np.arange(1, len(values) + 1), "y": values},
-        NORM: {"x": norm * _CIRCLE[0], "y": norm * _CIRCLE[1], "name": f"‖A‖ = {norm:.3f}"},
+        NORM: {"x": norm * _CIRCLE[0], "y": norm * _CIRCLE[1], "text": f"‖A‖ = {norm:.4f}"},
         EIGENVALUES: {
             "x": np.array([still, moved]),
             "y": np.zeros(2),
@@ -61,38 +61,23 @@ def panels_figure(view: View, token: int) -> go.Figure:
 
     One figure for five panels: in a browser each further figure costs a redraw of its own.
     """
-    wide = [{"colspan": 2}, None]
-    figure = make_subplots(rows=4, cols=2, specs=[[{}, {}], wide, wide, wide], horizontal_spacing=0.17)
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.17)
     # With these margins the upper panels are square, so that circles are round without a constraint to solve.
-    _place_rows(figure, ([0.66, 1.0], [0.4, 0.57], [0.2, 0.37], [0.0, 0.17]))
+    figure.update_yaxes(domain=[0.66, 1.0])
     _add_spectrum(figure, view, token, {"row": 1, "col": 1}, {"row": 1, "col": 2})
-    _add_time(figure, view, token, [{"row": row, "col": 1} for row in (2, 3, 4)])
+    _add_time(figure, view, token, 3, ([0.4, 0.57], [0.2, 0.37], [0.0, 0.17]))
     figure.update_layout(template=template(), width=560, height=670, margin={"l": 65, "r": 12, "t": 28, "b": 45})
     return figure
 
 
 def explorer_figure(view: View, token: int) -> go.Figure:
     """Draw every panel of the explorer in one figure, for files."""
-    figure = make_subplots(
-        rows=4,
-        cols=3,
-        specs=[[{}, {}, {}], *[[{"colspan": 3}, None, None]] * 3],
-        column_widths=[0.36, 0.28, 0.36],
-        horizontal_spacing=0.11,
-    )
-    _place_rows(figure, ([0.65, 1.0], [0.4, 0.55], [0.2, 0.35], [0.0, 0.15]))
+    figure = make_subplots(rows=1, cols=3, column_widths=[0.36, 0.28, 0.36], horizontal_spacing=0.11)
+    figure.update_yaxes(domain=[0.65, 1.0])
     S = view.state(token)
     limit = float(np.abs(S).max()) or 1.0
-    figure.add_trace(
-        go.Heatmap(
-            z=S,
-            zmin=-limit,
-            zmax=limit,
-            colorscale=list(DIVERGING),
-        ),
-        row=1,
-        col=1,
-    )
+    colors = {"zmin": -limit, "zmax": limit, "colorscale": list(DIVERGING)}
+    figure.add_trace(go.Heatmap(z=S, **colors), row=1, col=1)
     place = _axes(figure, {"row": 1, "col": 1})
     (_, right), (low, high) = place.xaxis.domain, place.yaxis.domain
     figure.data[0].colorbar = {
@@ -109,7 +94,8 @@ def explorer_figure(view: View, token: int) -> go.Figure:
     figure.update_xaxes(title_text=f"key dimension of S after token {token}", row=1, col=1)
     figure.update_yaxes(title_text="value dimension", autorange="reversed", row=1, col=1)
     _add_spectrum(figure, view, token, {"row": 1, "col": 2}, {"row": 1, "col": 3})
-    _add_time(figure, view, token, [{"row": row, "col": 1} for row in (2, 3, 4)])
+    figure.update_traces(name=f"‖A‖ = {view.operator_norm[token]:.3f}", selector={"meta": NORM})
+    _add_time(figure, view, token, 4, ([0.4, 0.55], [0.2, 0.35], [0.0, 0.15]))
     figure.update_layout(template=template(), width=1000, height=800, margin={"l": 65, "r": 12, "t": 28, "b": 45})
     return figure
 
@@ -161,11 +147,6 @@ def _axes(figure: go.Figure, place: Place) -> Any:
     return figure.get_subplot(**place)
 
 
-def _place_rows(figure: go.Figure, domains: Sequence[list[float]]) -> None:
-    for row, domain in enumerate(domains, start=1):
-        figure.update_yaxes(domain=domain, row=row)
-
-
 def _add(figure: go.Figure, key: str, values: dict[str, Any], place: Place, **style: Any) -> None:
     """Add a line or points under a key, by which a live figure finds them again."""
     figure.add_trace(go.Scatter(**values, meta=key, **style), **place)
@@ -179,7 +160,8 @@ def _add_spectrum(figure: go.Figure, view: View, token: int, left: Place, right:
     line = {"hoverinfo": "skip", "mode": "lines"}
     circle = {"x": _CIRCLE[0], "y": _CIRCLE[1]}
     _add(figure, "unit circle", circle, right, **line, name="unit circle", line={"color": COLORS["reference"]})
-    _add(figure, NORM, traces[NORM], right, **line, line={"color": COLORS["norm"], "dash": "dash"})
+    norm = {"mode": "lines", "name": "‖A‖", "line": {"color": COLORS["norm"], "dash": "dash"}}
+    _add(figure, NORM, traces[NORM], right, **norm, hovertemplate="%{text}<extra></extra>")
     marker = {"size": 10, "color": COLORS["eigenvalue"], "symbol": ["circle", "diamond"]}
     style = {"mode": "markers", "name": "eigenvalues of A", "marker": marker}
     _add(figure, EIGENVALUES, traces[EIGENVALUES], right, **style, hovertemplate="%{text}<extra></extra>")
@@ -192,30 +174,40 @@ def _add_spectrum(figure: go.Figure, view: View, token: int, left: Place, right:
     figure.update_layout(legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.01, "yanchor": "bottom"})
 
 
-def _add_time(figure: go.Figure, view: View, token: int, rows: list[Place]) -> None:
-    traces = time_traces(view)
-    errors, memory, alignment = rows
+def _add_time(figure: go.Figure, view: View, token: int, first: int, domains: Sequence[list[float]]) -> None:
+    """Add three panels that share one time axis, the x axis number `first`: fewer axes are sooner drawn."""
+    traces, ranges = time_traces(view), value_ranges(view, token)
+    errors, memory, alignment = (f"y{first + row}" for row in range(3))
+    time = f"x{first}"
     lines = [
-        ("error_before", errors, "error_before", "before the write", {"dash": "dot"}),
-        ("error_after", errors, "error_after", "after the write", {}),
+        ("error_before", errors, "error_before", "error before the write", {"dash": "dot"}),
+        ("error_after", errors, "error_after", "error after the write", {}),
         ("state_norm", memory, "memory", "‖S‖", {}),
         ("beta_alignment", alignment, "alignment", "βa", {}),
     ]
-    for key, place, color, name, dash in lines:
+    for key, y, color, name, dash in lines:
         style = {"line": {"color": COLORS[color], "width": 1, **dash}, "name": name, "legend": "legend2"}
-        _add(figure, key, traces[key], place, **style, showlegend=place is errors)
-    figure.add_hrect(y0=0, y1=2, fillcolor=COLORS["guaranteed"], line_width=0, **alignment)
-    for row in rows:
-        figure.add_vline(x=token, line={"color": COLORS["reference"], "width": 1}, **row)
-    ranges = value_ranges(view, token)
-    # Linear: after a perfect write the error is zero, which a logarithmic axis cannot show.
-    figure.update_yaxes(title_text="‖v − Sx‖", range=ranges["errors"], nticks=4, **errors)
-    top = _axes(figure, errors).yaxis.domain[1]
+        _add(figure, key, traces[key], {}, **style, xaxis=time, yaxis=y, showlegend=y == errors)
+    axes = {
+        # Linear: after a perfect write the error is zero, which a logarithmic axis cannot show.
+        errors: {"title": {"text": "‖v − Sx‖"}, "range": ranges["errors"]},
+        memory: {
+            "title": {"text": "‖S‖<sub>F</sub>"},
+            "type": log_if_wide(view.state_norm),
+            "range": ranges["state_norm"],
+        },
+        alignment: {"title": {"text": "βa"}, "range": ranges["beta_alignment"]},
+    }
+    layout: dict[str, Any] = {
+        f"yaxis{first + row}": {"domain": domain, "anchor": time, "nticks": 4, **axes[name]}
+        for row, (name, domain) in enumerate(zip(axes, domains, strict=True))
+    }
+    span = {"range": [0, max(1, view.T - 1)], "anchor": alignment, "mirror": "all"}
+    layout[f"xaxis{first}"] = {"title": {"text": "token"}, **span}
+    top = domains[0][1]
     legend = {"orientation": "h", "x": 0.01, "xanchor": "left", "y": top, "yanchor": "top"}
-    figure.update_layout(legend2={**legend, "bgcolor": "rgba(0,0,0,0)"})
-    kind = log_if_wide(view.state_norm)
-    figure.update_yaxes(title_text="‖S‖<sub>F</sub>", type=kind, range=ranges["state_norm"], nticks=4, **memory)
-    figure.update_yaxes(title_text="βa", range=ranges["beta_alignment"], nticks=4, **alignment)
-    figure.update_xaxes(title_text="token", **alignment)
-    for row in rows:
-        figure.update_xaxes(range=[0, max(1, view.T - 1)], showticklabels=row is alignment, **row)
+    figure.update_layout(**layout, legend2={**legend, "bgcolor": "rgba(0,0,0,0)"})
+    band = {"xref": f"{time} domain", "x0": 0, "x1": 1, "yref": alignment, "y0": 0, "y1": 2, "layer": "below"}
+    figure.add_shape(type="rect", fillcolor=COLORS["guaranteed"], line_width=0, **band)
+    line = {"color": COLORS["reference"], "width": 1}
+    figure.add_shape(type="line", xref=time, x0=token, x1=token, yref="paper", y0=0, y1=top, line=line)

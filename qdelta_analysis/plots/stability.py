@@ -101,9 +101,7 @@ def stability_figure(
     )
     legend = {"orientation": "h", "x": -0.1, "xanchor": "left", "y": 1.12, "yanchor": "bottom"}
     figure.update_layout(template=template(), **size, margin={"l": 60, "r": 12, "t": 50, "b": 98})
-    # A click goes to a token, so a drag may not zoom.
-    buttons = {"remove": ["zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale", "resetscale"]}
-    figure.update_layout(dragmode=False, modebar=buttons)
+    figure.update_layout(dragmode=False)  # a click goes to a token, so a drag may not zoom
     return figure.update_layout(legend=legend, coloraxis=growth_colors(maps[0]))
 
 
@@ -134,7 +132,7 @@ def growth_colors(m: StabilityMap) -> dict[str, Any]:
         "norm": ("‖A‖, the most that this step can expand a memory", np.log(2)),
         "mean square": (f"growth of a typical memory in mean square, d = {m.d}", 1 / m.d),
     }[m.quantity]
-    ticks = np.array([-1, -0.5, 0, 0.5, 1]) * limit
+    ticks = [step * float(limit) for step in (-1, -0.5, 0, 0.5, 1)]
     bar = {
         "title": {"text": what, "side": "top"},
         "orientation": "h",
@@ -145,9 +143,9 @@ def growth_colors(m: StabilityMap) -> dict[str, Any]:
         "thickness": 8,
         "outlinewidth": 0,
         "tickvals": ticks,
-        "ticktext": [f"×{factor:.3g}" for factor in np.exp(ticks)],
+        "ticktext": [f"×{np.exp(tick):.3g}" for tick in ticks],
     }
-    return {"cmin": -limit, "cmax": limit, "colorscale": list(DIVERGING), "colorbar": bar}
+    return {"cmin": ticks[0], "cmax": ticks[-1], "colorscale": list(DIVERGING), "colorbar": bar}
 
 
 def _drawn(key: str, values: dict[str, Any], first: bool) -> Any:

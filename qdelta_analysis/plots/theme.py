@@ -43,6 +43,8 @@ def template() -> go.layout.Template:
         "gridcolor": "#E5E5E5",
         "zeroline": False,
         "title": {"standoff": 6},
+        # Left to itself, plotly measures every label at every redraw, to hide those that stand out.
+        "ticklabeloverflow": "allow",
         "exponentformat": "power",
     }
     return go.layout.Template(

@@ -20,6 +20,7 @@ from ..guarantees import TokenStatement, at_token
 from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
 from .clipboard import CopyButton
+from .legend import legend_html
 from .live_figure import LiveFigure
 from .scrubber import StateScrubber
 from .stability import StabilityPanel
@@ -58,11 +59,19 @@ class Explorer(W.VBox):
         self.scrubber = StateScrubber(title="Memory S after the token", report_interval=330)
         self._load_scrubber()
         self.scrubber.token = token
-        self._panels = LiveFigure(panels_figure(self.view, self.token))
+        figure: Any = panels_figure(self.view, self.token)
+        self._cursor = next(i for i, shape in enumerate(figure.layout.shapes) if shape.type == "line")
+        # The legend is HTML above the figure: inside, it takes a fifth of every redraw.
+        legend = W.HTML(legend_html(figure))
+        self._panels = LiveFigure(figure.update_layout(showlegend=False, margin={"t": 6}, height=648))
         # Only the tab that is open is drawn: the other one when it is opened.
         self._stability: StabilityPanel | None = None
         self._behind = W.VBox()
-        self._tabs = W.Tab([self._panels, self._behind], titles=("Memory through time", "Stability"), selected_index=0)
+        self._tabs = W.Tab(
+            [W.VBox([legend, self._panels]), self._behind],
+            titles=("Memory through time", "Stability"),
+            selected_index=0,
+        )
         self._tabs.observe(lambda change: self._draw_view(), "selected_index")
         self._words, self._check, self._problem = W.HTML(), W.HTML(), W.HTML()
         self._show_words()
@@ -233,26 +242,29 @@ class Explorer(W.VBox):
         self.scrubber.token = min(token, self.view.T - 1)
 
     def _draw_panels(self) -> None:
-        layout: Any = self._panels.layout
-        with self._panels.batch_update():
-            self._panels.redraw(time_traces(self.view))
-            layout.xaxis2.range = layout.yaxis2.range = plane_range(self.view)
-            layout.yaxis4.type = log_if_wide(self.view.state_norm)
-            ranges = value_ranges(self.view, self.token)
-            layout.yaxis3.range, layout.yaxis4.range = ranges["errors"], ranges["state_norm"]
-            layout.yaxis5.range = ranges["beta_alignment"]
-            for axis in (layout.xaxis3, layout.xaxis4, layout.xaxis5):
-                axis.range = (0, max(1, self.view.T - 1))
-            self._draw_panels_token()
+        v, ranges = self.view, value_ranges(self.view, self.token)
+        plane = plane_range(v)
+        traces, layout = self._at_token()
+        layout |= {
+            "xaxis2.range": plane,
+            "yaxis2.range": plane,
+            "xaxis3.range": [0, max(1, v.T - 1)],
+            "yaxis3.range": ranges["errors"],
+            "yaxis4.type": log_if_wide(v.state_norm),
+            "yaxis4.range": ranges["state_norm"],
+            "yaxis5.range": ranges["beta_alignment"],
+        }
+        self._panels.redraw(time_traces(v) | traces, layout)
 
     def _draw_panels_token(self) -> None:
-        layout: Any = self._panels.layout
-        with self._panels.batch_update():
-            self._panels.redraw(spectrum_traces(self.view, self.token))
-            layout.yaxis.range = value_ranges(self.view, self.token)["singular values"]
-            for shape in layout.shapes:
-                if shape.type == "line":
-                    shape.x0 = shape.x1 = self.token
+        self._panels.redraw(*self._at_token())
+
+    def _at_token(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what of the panels depends on the token: traces and layout."""
+        largest = value_ranges(self.view, self.token)["singular values"]
+        line = f"shapes[{self._cursor}]"
+        layout = {"yaxis.range": largest, f"{line}.x0": self.token, f"{line}.x1": self.token}
+        return spectrum_traces(self.view, self.token), layout
 
     def _show_words(self) -> None:
         rows = [_in_words(statement) for statement in at_token(self.view.facts, self.token)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import ipywidgets as W
 import plotly.graph_objects as go
@@ -12,10 +11,10 @@ from .live_figure import LiveFigure
 
 
 class Slides(W.VBox):
-    """Draw `make(**values)` and, as sliders move, put the arrays and the notes of the figure it then makes into it.
+    """Draw `make(**values)`, again whenever a slider moves.
 
     Each keyword names an argument of `make` and gives its slider's (low, high, step, start), or a switch's start, True
-    or False. `make` must give the same traces in the same order every time.
+    or False.
     """
 
     def __init__(self, make: Callable[..., go.Figure], **ranges: tuple[float, float, float, float] | bool):
@@ -23,27 +22,15 @@ class Slides(W.VBox):
             name: _switch(name, given) if isinstance(given, bool) else _slider(name, *given)
             for name, given in ranges.items()
         }
-        self._make = make
         self.figure = LiveFigure(make(**self.values))
         for slider in self.sliders.values():
-            slider.observe(lambda change: self._redraw(), "value")
+            slider.observe(lambda change: self.figure.show(make(**self.values)), "value")
         super().__init__([*self.sliders.values(), self.figure])
 
     @property
     def values(self) -> dict[str, float]:
         """What the sliders say."""
         return {name: slider.value for name, slider in self.sliders.items()}
-
-    def _redraw(self) -> None:
-        drawn: Any = self.figure
-        fresh: Any = self._make(**self.values)
-        with self.figure.batch_update():
-            for old, new in zip(drawn.layout.annotations, fresh.layout.annotations, strict=True):
-                old.text = new.text
-            for old, new in zip(drawn.data, fresh.data, strict=True):
-                for name in ("x", "y", "z"):
-                    if name in new and new[name] is not None:
-                        old[name] = new[name]
 
 
 def _slider(name: str, low: float, high: float, step: float, start: float) -> W.FloatSlider:

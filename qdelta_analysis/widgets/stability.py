@@ -29,11 +29,8 @@ class StabilityPanel(W.VBox):
         self._quantity: Any = W.ToggleButtons(options=_QUANTITIES, style={"button_width": "230px"})
         self.report_table = ReportTable(go_to)
         self._view, self._token = view, token
-        self.maps = LiveFigure(self.figure())
-        for trace in self._traces():
-            if trace.meta.endswith(" tokens"):
-                trace.on_click(lambda trace, points, state: go_to(points.point_inds[0]) if points.point_inds else None)
-        self._quantity.observe(lambda change: self._draw(), "value")
+        self.maps = LiveFigure(self.figure(), lambda trace, point: go_to(point) if trace.endswith("tokens") else None)
+        self._quantity.observe(lambda change: self._draw(recolour=True), "value")
         self._report()
         super().__init__([self._quantity, self.maps, self.report_table])
 
@@ -41,9 +38,7 @@ class StabilityPanel(W.VBox):
         """Show another head, or the same under other gates."""
         self._view, self._token = view, token
         tokens = _tokens(view)
-        with self.maps.batch_update():
-            self.maps.redraw({f"{over} tokens": {"x": tokens["lam"], "y": tokens[over]} for over in ("beta", "cos")})
-            self._draw()
+        self._draw({f"{over} tokens": {"x": tokens["lam"], "y": tokens[over]} for over in ("beta", "cos")})
         self._report()
 
     def show_token(self, token: int) -> None:
@@ -66,24 +61,18 @@ class StabilityPanel(W.VBox):
             stability_map("cos", float(v.beta[t]), quantity=quantity, **shared),
         ]
 
-    def _draw(self) -> None:
-        maps, layout = self._maps(), self._layout()
+    def _draw(self, more: dict[str, Any] | None = None, recolour: bool = False) -> None:
+        maps = self._maps()
         traces = {key: values for m in maps for key, values in map_traces(m).items()}
-        with self.maps.batch_update():
-            self.maps.redraw(traces | token_traces(maps, _tokens(self._view), self._token))
-            for annotation, title in zip(layout.annotations, map_titles(maps), strict=True):
-                annotation.text = title
-            layout.coloraxis.update(growth_colors(maps[0]))
+        traces |= token_traces(maps, _tokens(self._view), self._token) | (more or {})
+        layout: dict[str, Any] = {f"annotations[{i}].text": title for i, title in enumerate(map_titles(maps))}
+        if recolour:
+            layout["coloraxis"] = growth_colors(maps[0])
+        self.maps.redraw(traces, layout)
 
     @one_thread()
     def _report(self) -> None:
         self.report_table.show(guarantees.check(self._view.facts))
-
-    def _traces(self) -> Any:
-        return self.maps.data
-
-    def _layout(self) -> Any:
-        return self.maps.layout
 
 
 def _tokens(view: View) -> dict[str, Any]:

@@ -18,13 +18,13 @@ def explorer() -> Explorer:
 
 def panels_agree(explorer: Explorer) -> None:
     v, token = view(explorer.settings.inputs()), explorer.token
-    traces = {trace.meta: trace for trace in explorer._panels.data}
+    traces = {trace.meta: trace for trace in explorer._panels.figure.data}
     np.testing.assert_allclose(traces["singular values"].y, v.singular_values(token), rtol=1e-9)
     np.testing.assert_allclose(traces["eigenvalues"].x, v.eigenvalues(token))
     for name in ("error_before", "error_after", "state_norm", "beta_alignment"):
         np.testing.assert_allclose(traces[name].y, getattr(v, name)[traces[name].x])
         assert {getattr(v, name).min(), getattr(v, name).max()} <= set(traces[name].y)
-    assert {shape.x0 for shape in explorer._panels.layout.shapes if shape.type == "line"} == {token}
+    assert {shape.x0 for shape in explorer._panels.figure.layout.shapes if shape.type == "line"} == {token}
     assert explorer.scrubber.recording["tokens"] == v.T
     assert explorer._copy.text == explorer.settings.code()
 
@@ -59,7 +59,7 @@ def test_every_control_reaches_every_panel(explorer):
 def stability_agrees(explorer: Explorer) -> None:
     v, token = view(explorer.settings.inputs()), explorer.token
     panel = explorer._stability
-    drawn = {trace.meta: trace for trace in panel.maps.data}
+    drawn = {trace.meta: trace for trace in panel.maps.figure.data}
     expected = {trace.meta: trace for trace in panel.figure().data}
     assert expected.keys() == drawn.keys()
     for key, trace in expected.items():
@@ -145,12 +145,12 @@ def test_a_figure_holds_every_panel_and_is_readable():
     np.testing.assert_array_equal(heat.z, v.state(40))
 
 
-def test_saving_without_a_chrome_says_how_to_get_one(explorer, monkeypatch, tmp_path):
+def test_exporting_without_a_chrome_says_how_to_get_one(explorer, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
     from ipywidgets import HTML
 
     message = HTML()
-    explorer._save("png", message)
+    explorer._export("icml-page", message)
     assert "plotly_get_chrome" in message.value
     assert list(tmp_path.iterdir()) == []

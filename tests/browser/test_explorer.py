@@ -58,7 +58,7 @@ def shown(page: Page) -> dict:
             eigenvalues: list(trace('eigenvalues').x),
             alignment: list(trace('beta_alignment').y),
             alignment_at: list(trace('beta_alignment').x),
-            marker: plot.layout.shapes.filter((s) => s.type === 'line').map((s) => s.x0),
+            marker: plot.layout.shapes.filter((s) => s.type === 'line').map((s) => [s.x0, s.x1, s.y0]),
             words: document.querySelector('.qdelta-words').textContent,
             check: document.querySelector('.qdelta-check').textContent,
             lam: lam.querySelector('.widget-readout').textContent,
@@ -94,7 +94,7 @@ def wait_until_shown(page: Page, settings: Settings, token: int) -> dict:
     np.testing.assert_allclose(found["eigenvalues"], v.eigenvalues(token), atol=1e-6)
     np.testing.assert_allclose(found["singular"], v.singular_values(token), atol=1e-6 * scale)
     np.testing.assert_allclose(found["alignment"], v.beta_alignment[found["alignment_at"]], atol=1e-6)
-    assert found["marker"] == [token] * 3
+    assert found["marker"] == [[token, token, 0]]  # through all three panels, from the lowest
     return found
 
 
