@@ -25,7 +25,7 @@ class LiveFigure(anywidget.AnyWidget):
     clicked: called with the `meta` of a trace and the number of the point that the reader clicks on.
     """
 
-    _esm = f"{get_plotlyjs()}\n{(_STATIC / 'live_figure.js').read_text(encoding='utf-8')}"
+    _esm = _STATIC / "live_figure.js"
 
     def __init__(self, figure: go.Figure, clicked: Callable[[str, int], None] | None = None):
         super().__init__()
@@ -54,7 +54,8 @@ class LiveFigure(anywidget.AnyWidget):
 
     def _hear(self, content: dict[str, Any]) -> None:
         if "asked" in content:
-            self.send({"figure": self.figure.to_json(), **content})
+            library = [get_plotlyjs().encode()] if content["library"] else []
+            self.send({"figure": self.figure.to_json(), "asked": content["asked"]}, library)
         elif self._clicked is not None:
             self._clicked(content["clicked"], content["point"])
 
