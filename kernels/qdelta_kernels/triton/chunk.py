@@ -111,6 +111,7 @@ class Prepared:
     readout: Tensor  # [M, HV, C, C]: A
     factors: Tensor  # [M, HV, 4, C]
     through: Tensor  # [M, HV]
+    products: Tensor | None = None  # [M, HV, 2, C]: k.k and q.k, for traces
 
     def tiles(self) -> tuple[TensorDescriptor, TensorDescriptor]:
         """Describe inverse and readout as matrices [M HV C, C] that are read a chunk at a time."""
@@ -118,8 +119,8 @@ class Prepared:
         return tuple(TensorDescriptor(x, [M * HV * C, C], [C, 1], [C, C]) for x in (self.inverse, self.readout))
 
 
-def prepare(call: Call, spans: Spans) -> Prepared:
-    """Compute what needs no state."""
+def prepare(call: Call, spans: Spans, *, trace: bool = False) -> Prepared:
+    """Compute what needs no state; for a trace A leaves out each token's own write."""
     q, C, M = call.q, call.C, max(call.slots, len(spans.chunk_start))
     (H, HV), (K, _) = call.heads, call.sizes
     float32 = {"device": q.device, "dtype": torch.float32}
@@ -128,6 +129,7 @@ def prepare(call: Call, spans: Spans) -> Prepared:
         readout=torch.empty((M, HV, C, C), device=q.device, dtype=q.dtype),
         factors=torch.empty((M, HV, 4, C), **float32),
         through=torch.empty((M, HV), **float32),
+        products=torch.empty((M, HV, 2, C), **float32) if trace else None,
     )
     launch = launches(q.dtype, K, q.device).intra
     if chunks := len(spans.chunk_start):
@@ -143,12 +145,14 @@ def prepare(call: Call, spans: Spans) -> Prepared:
             found.readout,
             found.factors,
             found.through,
+            found.products,
             call.scale,
             H,
             HV,
             K=K,
             C=C,
             BK=ceil_power(K),
+            TRACE=trace,
             **call.flags(),
             DOT=PRECISION,
             SOLVE=SOLVE,
@@ -170,7 +174,7 @@ def run(
     o: Tensor | None = None,
     eps: Tensor | None = None,
     states: Tensor | None = None,
-    traced: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+    traced: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,  # v_hat, norm2, slots, snapshots
 ) -> None:
     """Carry the state through every span, writing whatever of final, o, eps and states there is room for."""
     (H, HV), (K, V) = call.heads, call.sizes
@@ -178,7 +182,7 @@ def run(
     if transfer and V % BV:
         BV = 16  # a block of rows is either S's or the identity's
     rows = V + K if transfer else V
-    sums, norm2, slots, snapshots = traced or (None,) * 4
+    v_hat, norm2, slots, snapshots = traced or (None,) * 4
     grid = (len(spans.start) * HV * triton.cdiv(rows, BV),)
     forward_kernel[grid](
         call.tiles(call.q, K),
@@ -196,12 +200,10 @@ def run(
         eps,
         states,
         call.lam,
-        sums,
+        v_hat,
         norm2,
         slots,
         snapshots,
-        call.q.shape[0] * call.q.shape[1],
-        call.slots,
         H,
         HV,
         K=K,
@@ -215,7 +217,7 @@ def run(
         STORE_EPS=eps is not None,
         STORE_STATES=states is not None,
         STORE_FINAL=final is not None,
-        STORE_SUMS=traced is not None,
+        STORE_TRACE=traced is not None,
         DOT=PRECISION,
         STAGES=launch.stages,
         num_warps=launch.warps,

@@ -18,7 +18,7 @@ def store_state(p_state, b_S, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
     tl.store(p_state + offset, b_S, mask=(o_v < V)[:, None] & (o_k < K)[None, :])
 
 
-@triton.jit(do_not_specialize=["T", "M", "H", "HV"])
+@triton.jit(do_not_specialize=["H", "HV"])
 def forward_kernel(
     q,
     k,
@@ -36,12 +36,10 @@ def forward_kernel(
     eps,
     states,
     lam,
-    sums,
+    v_hat,
     norm2,
     slots,
     snapshots,
-    T,
-    M,
     H,
     HV,
     K: tl.constexpr,
@@ -55,7 +53,7 @@ def forward_kernel(
     STORE_EPS: tl.constexpr,
     STORE_STATES: tl.constexpr,
     STORE_FINAL: tl.constexpr,
-    STORE_SUMS: tl.constexpr,
+    STORE_TRACE: tl.constexpr,
     DOT: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -72,9 +70,9 @@ def forward_kernel(
     reaches past its sequence or its head's V holds what lies there: beta = 0 keeps such tokens out of the state,
     and such rows of S are never stored.
 
-    STORE_SUMS is for traces, with scale = 1: over these BV rows, per token ||eps||^2, ||v_hat||^2, ||o_hat||^2,
-    v_hat.o_hat and eps.v_hat, and ||S||^2 for the state that enters each chunk; `slots` says which of these states
-    to keep (-1: none).
+    STORE_TRACE, with scale = 1 and A's diagonal zero: o is then o_hat, each token's own write left out; beside it
+    v_hat = v - eps - lam o_hat, and for the state that enters each chunk the squared norm of every row; `slots` says
+    which of these states to keep (-1: none).
     """
     pid = tl.program_id(0)
     ROWS: tl.constexpr = V + K if TRANSFER else V
@@ -116,7 +114,7 @@ def forward_kernel(
             o_vk = o_v[:, None] * K + o_k[None, :]
             tl.store(states + i_chunk * V * K + o_vk, b_s, mask=m_v[:, None] & (o_k >= 0)[None, :])
         b_E = tl.dot(b_s, tl.trans(b_k), input_precision=DOT) * -b_erase_k[None, :]
-        if HAS_LAM or STORE_O or STORE_SUMS:
+        if HAS_LAM or STORE_O:
             b_q = q.load([row, column_k])
             b_P = tl.dot(b_s, tl.trans(b_q), input_precision=DOT)
             if HAS_LAM:
@@ -134,21 +132,13 @@ def forward_kernel(
             b_A = tl.trans(readout.load([row_c, 0]))
             b_O = tl.dot(b_eps.to(k.dtype), b_A, acc=b_P * b_read_q[None, :], input_precision=DOT)
             tl.store(o + p_tv + o_vt, tl.trans(b_O).to(o.dtype.element_ty), mask=m_tv)
-        if STORE_SUMS:
-            b_A = tl.where(o_c[:, None] > o_c[None, :], readout.load([row_c, 0]), 0.0).to(k.dtype)
-            b_o_hat = tl.dot(b_eps.to(k.dtype), tl.trans(b_A), acc=b_P * b_read_q[None, :], input_precision=DOT)
-            o_gate = (t + o_c) * HV + i_hv
+        if STORE_TRACE:
             b_v_hat = b_v.to(tl.float32) - b_eps
             if HAS_LAM:
-                b_v_hat -= tl.load(lam + o_gate, mask=m_t, other=0.0).to(tl.float32)[None, :] * b_o_hat
-            b_kept = tl.where(m_v, 1.0, 0.0)[:, None]
-            p_sums = sums + i_v * 5 * (T.to(tl.int64) * HV) + o_gate
-            tl.store(p_sums, tl.sum(b_eps * b_eps * b_kept, 0), mask=m_t)
-            tl.store(p_sums + T.to(tl.int64) * HV, tl.sum(b_v_hat * b_v_hat * b_kept, 0), mask=m_t)
-            tl.store(p_sums + 2 * T.to(tl.int64) * HV, tl.sum(b_o_hat * b_o_hat * b_kept, 0), mask=m_t)
-            tl.store(p_sums + 3 * T.to(tl.int64) * HV, tl.sum(b_v_hat * b_o_hat * b_kept, 0), mask=m_t)
-            tl.store(p_sums + 4 * T.to(tl.int64) * HV, tl.sum(b_eps * b_v_hat * b_kept, 0), mask=m_t)
-            tl.store(norm2 + i_v * M * HV + i_chunk, tl.sum(b_S * b_S * b_kept))
+                b_lam = tl.load(lam + (t + o_c) * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
+                b_v_hat -= b_lam[None, :] * b_O
+            tl.store(v_hat + p_tv + o_vt, tl.trans(b_v_hat).to(v_hat.dtype.element_ty), mask=m_tv)
+            tl.store(norm2 + i_chunk * V + o_v, tl.sum(b_S * b_S, 1), mask=m_v)
             slot = tl.load(slots + first + i)
             if slot >= 0:
                 store_state(snapshots + (slot * HV + i_hv) * K * V, b_S, o_k, o_v, K, V)

@@ -110,12 +110,14 @@ def intra_kernel(
     readout,
     factors,
     through,
+    products,
     scale,
     H,
     HV,
     K: tl.constexpr,
     C: tl.constexpr,
     BK: tl.constexpr,
+    TRACE: tl.constexpr,
     HAS_G: tl.constexpr,
     HAS_LAM: tl.constexpr,
     L2NORM: tl.constexpr,
@@ -129,7 +131,8 @@ def intra_kernel(
 
     it stores T (`inverse`), A (`readout`), e^{G_C} (`through`), and four factors per token, [4, C], that scale what
     the state is read and written with: e^G (for k), e^G lam (for q), scale e^G (for q), e^{G_C - G} beta (for k).
-    With L2NORM the factors carry 1 / ||k|| and 1 / ||q||.
+    With L2NORM the factors carry 1 / ||k|| and 1 / ||q||. With TRACE the diagonal of A is left out, and each token's
+    k.k and q.k are stored (`products`, [2, C]).
     """
     pid = tl.program_id(0).to(tl.int64)
     i_c, i_hv = pid // HV, pid % HV
@@ -160,16 +163,24 @@ def intra_kernel(
 
     # Masked before exp: above the diagonal the difference is positive and overflows.
     m_read = o_c[:, None] >= o_c[None, :]
+    m_erase = o_c[:, None] > o_c[None, :]
     b_D = tl.exp(tl.where(m_read, (b_G[:, None] - b_G[None, :]).to(tl.float32), float("-inf"))) * b_beta[None, :]
     o_cc = o_c[:, None] * C + o_c[None, :]
     p_cc = pid * C * C
-    tl.store(readout + p_cc + o_cc, (scale * b_D * b_qk).to(readout.dtype.element_ty))
+    b_A = scale * b_D * b_qk
+    if TRACE:
+        b_A = tl.where(m_erase, b_A, 0.0)
+        m_same = o_c[:, None] == o_c[None, :]
+        p_products = products + pid * 2 * C + o_c
+        tl.store(p_products, tl.sum(tl.where(m_same, b_kk, 0.0), 1))
+        tl.store(p_products + C, tl.sum(tl.where(m_same, b_qk, 0.0), 1))
+    tl.store(readout + p_cc + o_cc, b_A.to(readout.dtype.element_ty))
     if HAS_LAM:
         b_lam = tl.load(lam + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
         b_kk += b_lam[:, None] * b_qk
     else:
         b_lam = tl.zeros([C], tl.float32)
-    b_L = tl.where(o_c[:, None] > o_c[None, :], b_D * b_kk, 0.0)
+    b_L = tl.where(m_erase, b_D * b_kk, 0.0)
     tl.store(inverse + p_cc + o_cc, unit_lower_inverse(b_L, C, SOLVE).to(inverse.dtype.element_ty))
     p_factors = factors + pid * 4 * C + o_c
     tl.store(p_factors, b_from_start * b_rk)

@@ -34,11 +34,11 @@ SHARED_LIMIT = {80: 166_912, 90: 232_448}
 V = 256
 
 _POINTERS = {
-    **dict.fromkeys(("o", "eps", "states", "dstates", "dv", "dq", "dk"), "*{dtype}"),
+    **dict.fromkeys(("o", "eps", "v_hat", "states", "dstates", "dv", "dq", "dk"), "*{dtype}"),
     **dict.fromkeys(("g", "beta", "lam", "factors", "through", "initial", "final", "dfinal", "dinitial"), "*fp32"),
-    **dict.fromkeys(("sums", "norm2", "snapshots", "dg", "dbeta", "dlam"), "*fp32"),
+    **dict.fromkeys(("products", "norm2", "snapshots", "dg", "dbeta", "dlam"), "*fp32"),
     **dict.fromkeys(("chunk_start", "chunk_end", "span_start", "span_end", "span_chunk", "slots"), "*i64"),
-    **dict.fromkeys(("H", "HV", "T", "M"), "i32"),
+    **dict.fromkeys(("H", "HV"), "i32"),
     "scale": "fp32",
 }
 
@@ -124,12 +124,12 @@ def _kernel(entry: Entry) -> tuple[Any, dict[str, Any]]:
     sizes = {"K": entry.K, "C": entry.C, "DOT": PRECISION}
     launch = entry.launch
     if entry.kernel == "intra":
-        flags = {"BK": entry.K, "HAS_G": True, "HAS_LAM": True, "L2NORM": False, "SOLVE": SOLVE}
+        flags = {"BK": entry.K, "HAS_G": True, "HAS_LAM": True, "L2NORM": False, "TRACE": False, "SOLVE": SOLVE}
         return intra_kernel, sizes | flags
     serial = sizes | {"V": V, "BV": launch.BV, "HAS_LAM": True, "STAGES": launch.stages}
     if entry.kernel == "forward":
         flags = {"HAS_INITIAL": True, "TRANSFER": False, "STORE_O": True, "STORE_FINAL": True}
-        unused = dict.fromkeys(("STORE_EPS", "STORE_STATES", "STORE_SUMS"), False)
+        unused = dict.fromkeys(("STORE_EPS", "STORE_STATES", "STORE_TRACE"), False)
         return forward_kernel, serial | flags | unused
     if entry.kernel == "state_gradient":
         return state_gradient_kernel, serial | {"HAS_DFINAL": True, "STORE_CHUNKS": True}
