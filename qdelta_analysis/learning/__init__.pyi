@@ -8,6 +8,9 @@ from .corpus import Corpus as Corpus
 from .corpus import load_corpus as load_corpus
 from .diagnostics import LayerDiagnostics as LayerDiagnostics
 from .diagnostics import diagnose as diagnose
+from .distributed import full_state as full_state
+from .distributed import joined as joined
+from .distributed import shard as shard
 from .fitting import Keeping as Keeping
 from .fitting import fit as fit
 from .hugging_face import QDeltaCache as QDeltaCache

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -21,8 +22,9 @@ from . import distributed
 from .checkpoints import load_checkpoint, save_checkpoint
 from .configs import ModelConfig
 from .diagnostics import diagnose
+from .layer import wide
 from .logs import Logs
-from .nonfinite import first_nonfinite
+from .nonfinite import earliest, first_nonfinite
 from .schedule import TrainingConfig
 from .tasks import IGNORED, Examples
 
@@ -59,8 +61,9 @@ def fit(
         loss = sum over targets of -ln p(target) / number of targets,  over all processes' rows together
 
     AdamW on the config's schedule, clipped gradients, autocast to config.precision. In a group of processes each has
-    every world-th row of each batch, and the gradients are those of the whole one. With `keeping`, a run goes on from
-    the checkpoint in its folder, to the same bits as without a stop.
+    every world-th row of each batch, and the gradients are those of the whole one; each holds the whole model (DDP),
+    or its part of one that went through `distributed.shard` (FSDP2). With `keeping`, a run goes on from the checkpoint
+    in its folder, to the same bits as without a stop.
 
     SIGINT and SIGTERM end the run after the step under way, once the checkpoint is written: KeyboardInterrupt. Raises
     FloatingPointError, with the step and the name of the first tensor that is not finite, where a loss or gradient
@@ -71,7 +74,8 @@ def fit(
     settings = _settings(model, config, group, keeping)
     losses = _resume(model, optimizer, keeping, settings)
     save = lambda: _save(model, optimizer, losses, group, keeping, settings)
-    parallel = DistributedDataParallel(model) if group.world > 1 else model
+    spread = isinstance(model, FSDPModule)
+    parallel = DistributedDataParallel(model) if group.world > 1 and not spread else model
     start, begun = len(losses), time.perf_counter()
     with (
         _logs(keeping, group, start) as logs,
@@ -90,7 +94,7 @@ def fit(
             losses.append(loss)
             bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
             bar.update(config.batch * config.length)
-            if logs is not None and keeping is not None:
+            if keeping is not None:
                 seconds = time.perf_counter() - begun
                 row = {"step": step, "loss": loss, "learning_rate": rate, "gradient_norm": norm, "seconds": seconds}
                 _log(logs, keeping, model, examples, row | {"tokens": (step + 1) * config.batch * config.length})
@@ -140,16 +144,18 @@ def backward(
             raise
         raise FloatingPointError(_stopped(step, culprit)) from error
     nats = F.cross_entropy(
-        logits.flatten(0, 1).float(), examples.targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        wide(logits).flatten(0, 1), examples.targets.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     (nats * (group.world / asked)).backward()  # the group averages gradients
     parameters = [p for p in plain.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    length = distributed.full(norm)
     loss = group.sum(nats.detach().double()) / asked
-    if not torch.isfinite(loss + norm):
-        raise FloatingPointError(_stopped(step, first_nonfinite(plain, examples.tokens) or "the loss"))
+    if not torch.isfinite(loss + length):
+        culprits = group.said(first_nonfinite(plain, examples.tokens))
+        raise FloatingPointError(_stopped(step, earliest(culprits) or "the loss"))
     nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)
-    return float(loss), float(norm), stopping > 0
+    return float(loss), float(length), stopping > 0
 
 
 def _stopped(step: int, culprit: str) -> str:
@@ -166,7 +172,8 @@ def _settings(
     sizes = getattr(model, "config", None)
     named = asdict(sizes) if isinstance(sizes, ModelConfig) else str(sizes)
     given = {} if keeping is None or keeping.settings is None else keeping.settings
-    return {**given, "model": named, "training": asdict(config), "processes": group.world}
+    spread = {"sharded": True} if isinstance(model, FSDPModule) else {}
+    return {**given, "model": named, "training": asdict(config), "processes": group.world, **spread}
 
 
 def _resume(
@@ -185,8 +192,7 @@ def _save(
     keeping: Keeping | None,
     settings: Mapping[str, Any],
 ) -> None:
-    if keeping is not None and group.first:
-        keeping.folder.mkdir(parents=True, exist_ok=True)
+    if keeping is not None:
         save_checkpoint(keeping.folder / CHECKPOINT, model, optimizer, losses, settings)
     group.wait()
 
@@ -200,13 +206,16 @@ def _logs(keeping: Keeping | None, group: distributed.Processes, step: int) -> I
         yield logs
 
 
-def _log(logs: Logs, keeping: Keeping, model: nn.Module, examples: Examples, row: Mapping[str, float]) -> None:
-    step = int(row["step"])
+def _log(logs: Logs | None, keeping: Keeping, model: nn.Module, examples: Examples, row: Mapping[str, float]) -> None:
+    step, watched = int(row["step"]), {}
+    if keeping.watch_every is not None and step % keeping.watch_every == 0:
+        watched = diagnose(model, examples.tokens)  # by every process: a model that is spread runs in all or none
+    if logs is None:
+        return
     if step % keeping.log_every == 0:
         logs.step(row)
-    if keeping.watch_every is not None and step % keeping.watch_every == 0:
-        for layer, found in diagnose(model, examples.tokens).items():
-            logs.watched(step, layer, found.scalars())
+    for layer, found in watched.items():
+        logs.watched(step, layer, found.scalars())
     if (step + 1) % keeping.checkpoint_every == 0:
         logs.flush()
 
