@@ -24,11 +24,12 @@ def test_load_sends_the_factors_and_the_largest_entry(tokens: int, stride: int):
     scrubber = StateScrubber()
     scrubber.load(**given)
     sent = scrubber.recording
-    assert (sent["tokens"], sent["values"], sent["keys"], sent["stride"]) == (tokens, 5, 7, stride)
+    (memory,) = sent["memories"]
+    assert (sent["tokens"], sent["values"], sent["keys"], memory["stride"]) == (tokens, 5, 7, stride)
     assert sent["peak"] == pytest.approx(np.abs(states).max(), rel=1e-5)
     assert sent["labels"] is None
     for name in ("k", "u", "alpha", "anchors"):
-        array = np.frombuffer(sent[name], "<f4").reshape(given[name].shape)
+        array = np.frombuffer(memory[name], "<f4").reshape(given[name].shape)
         np.testing.assert_array_equal(array, given[name].astype(np.float32))
 
 
@@ -38,6 +39,34 @@ def test_load_takes_torch_tensors_and_labels():
     scrubber = StateScrubber()
     scrubber.load(**tensors, stride=64, labels=(chr(65 + i % 26) for i in range(130)))
     assert scrubber.recording["labels"][:3] == ["A", "B", "C"]
+
+
+def test_memories_side_by_side_share_the_clock_and_the_colours():
+    (long, states), (short, other) = recording(130), recording(70, stride=16, seed=1)
+    scrubber = StateScrubber()
+    scrubber.load_side_by_side({"λ = 0": long, "λ = 1": short}, labels=["a"] * 130)
+    sent = scrubber.recording
+    assert sent["tokens"] == 130
+    assert [(m["name"], m["tokens"], m["stride"]) for m in sent["memories"]] == [("λ = 0", 130, 64), ("λ = 1", 70, 16)]
+    assert sent["peak"] == pytest.approx(max(np.abs(states).max(), np.abs(other).max()), rel=1e-5)
+    scrubber.token = 129
+    assert scrubber.token == 129
+
+
+@pytest.mark.parametrize(
+    ("memories", "sentence"),
+    [
+        ({}, r"memories are none; expected at least one"),
+        ({"a": recording()[0], "b": recording(keys=6)[0]}, r"one shape, got \[5, 7\] and, in 'b', \[5, 6\]\."),
+        ({"a": recording()[0] | {"k": np.ones(3)}}, r"k of 'a' must have shape \[T, K\], got \[3\]\."),
+        ({"a": {"k": np.ones((3, 2))}}, r"memory 'a' has \['k'\]; expected k, u, alpha, anchors and stride\."),
+    ],
+)
+def test_what_cannot_stand_side_by_side_is_refused(memories: dict, sentence: str):
+    scrubber = StateScrubber()
+    with pytest.raises(ValueError, match=sentence):
+        scrubber.load_side_by_side(memories)
+    assert scrubber.recording == {}
 
 
 def test_a_shorter_recording_pulls_the_token_back():

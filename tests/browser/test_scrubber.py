@@ -215,9 +215,10 @@ def test_what_is_not_a_number_is_gray(page: Page):
     # load() refuses it, so it is put in by hand: row 2 holds NaN from the first token on.
     driver.run_python(
         page,
-        f"u = np.frombuffer(scrubber.recording['u'], '<f4').reshape({TOKENS}, {SIDE}).copy()\n"
+        "memory, = scrubber.recording['memories']\n"
+        f"u = np.frombuffer(memory['u'], '<f4').reshape({TOKENS}, {SIDE}).copy()\n"
         "u[0, 2] = np.nan\n"
-        "scrubber.recording = {**scrubber.recording, 'u': u.tobytes()}",
+        "scrubber.recording = {**scrubber.recording, 'memories': [{**memory, 'u': u.tobytes()}]}",
     )
     page.wait_for_function("() => document.querySelector('.qdelta-status').innerText.includes('gray')")
     assert view(page).locator(".qdelta-status").inner_text() == f"{SIDE} cells not a number (gray)"

@@ -1,10 +1,12 @@
-// The view of StateScrubber: a heat map of the memory S_t [V, K] that plays and scrubs without the kernel.
-// Python sends the factors of S_t = alpha_t S_{t-1} + u_t k_t^T and a state every `stride` tokens. Memory
-// recomputes any S_t from them, Player holds the one clock and token of a model, View is one drawing of it.
+// The view of StateScrubber: heat maps of memories S_t [V, K], side by side, that play and scrub without the kernel.
+// Python sends for each the factors of S_t = alpha_t S_{t-1} + u_t k_t^T and a state every `stride` tokens. Memory
+// recomputes any S_t from them and colours it, Player holds the one clock and token of a model, View is one drawing
+// of it, with a Panel for each memory.
 
 const SPEEDS = [1, 5, 10, 20, 50, 100, 200];
-const NEIGHBOURS = 24; // Labels drawn on either side of the token; what does not fit is cut off.
-const SIDE = 256; // The map's longer side in CSS pixels, at most: a cell is a whole number of device pixels.
+const NEIGHBOURS = 24; // Labels on either side of the token, for each memory: what does not fit is cut off.
+// A map's longer side in CSS pixels, at most, of so many: a cell is a whole number of device pixels.
+const SIDE = (memories) => (memories > 3 ? 192 : 256);
 const GRAY = 0xff808080; // NaN, as ABGR.
 
 const PLAY = "M2 1v10l9-5z";
@@ -17,7 +19,6 @@ const PAGE = `
   <div class="qdelta-title"></div>
   <div class="qdelta-map">
     <div class="qdelta-rows"></div>
-    <canvas class="qdelta-picture" role="img"></canvas>
     <div class="qdelta-gradient"></div>
     <div class="qdelta-marks"><span></span><span>0</span><span></span></div>
     <div class="qdelta-columns"></div>
@@ -53,17 +54,19 @@ function floats(view) {
   return new Float32Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
 
-/** The states of one recording. A state depends on its token alone, never on the way to it. */
+/** The states of one memory, and their picture. A state depends on its token alone, never on the way to it. */
 class Memory {
-  constructor({ tokens, values, keys, stride, peak, labels, k, u, alpha, anchors }) {
-    Object.assign(this, { tokens, values, keys, stride, peak, labels });
+  constructor({ name, tokens, stride, k, u, alpha, anchors }, { values, keys }) {
+    Object.assign(this, { name, tokens, stride, values, keys });
     [this.k, this.u, this.alpha, this.anchors] = [k, u, alpha, anchors].map(floats);
     this.state = new Float64Array(values * keys); // Row-major [V, K].
     this.token = -1;
+    this.image = Object.assign(document.createElement("canvas"), { width: keys, height: values });
   }
 
-  /** Make `state` the one after `token`, from where it is or from the anchor before. */
-  seek(token) {
+  /** Make `state` the one after `token`, or the last one, from where it is or from the anchor before. */
+  seek(wanted) {
+    const token = Math.min(wanted, this.tokens - 1);
     const block = Math.floor(token / this.stride);
     if (this.token < block * this.stride || this.token > token) {
       const size = this.state.length;
@@ -82,15 +85,37 @@ class Memory {
       }
     }
   }
+
+  /** Return the largest |S|, without what is not a number. */
+  largest() {
+    let most = 0;
+    for (const x of this.state) if (Math.abs(x) > most) most = Math.abs(x);
+    return most;
+  }
+
+  /** Colour the state into the image, one pixel a cell, and count what colours cannot say. */
+  paint(limit, table) {
+    const data = new ImageData(this.keys, this.values);
+    const pixels = new Uint32Array(data.data.buffer);
+    const half = (table.length - 1) / 2;
+    this.nan = this.beyond = 0;
+    for (let i = 0; i < this.state.length; i++) {
+      const x = this.state[i] / limit;
+      // The peak was found in single precision, so its last digits may be passed.
+      if (Math.abs(x) > 1.00001) this.beyond++;
+      if (Number.isNaN(x)) this.nan++;
+      pixels[i] = Number.isNaN(x) ? GRAY : table[Math.round((clamp(x, -1, 1) + 1) * half)];
+    }
+    this.image.getContext("2d").putImageData(data, 0, 0);
+  }
 }
 
-/** One clock, one token and one image for all views of a model. */
+/** One clock and one token for all memories and views of a model. */
 class Player {
   constructor() {
     this.views = new Set();
-    this.memory = null;
+    this.memories = [];
     this.token = 0;
-    this.image = document.createElement("canvas");
     this.request = 0; // The pending animation frame.
     this.report = 0; // The pending report to the kernel.
     this.reported = -Infinity;
@@ -108,28 +133,29 @@ class Player {
       this.tell(true);
       this.refresh();
     });
-    for (const name of ["speed", "limit", "title"]) on(name, () => this.refresh());
+    for (const name of ["speed", "limit", "colors_span", "title"]) on(name, () => this.refresh());
     this.colour();
     this.load();
   }
 
   get playing() {
-    return this.model.get("playing") && this.memory !== null;
+    return this.model.get("playing") && this.loaded;
+  }
+
+  get loaded() {
+    return this.memories.length > 0;
   }
 
   get last() {
-    return this.memory ? this.memory.tokens - 1 : 0;
-  }
-
-  get limit() {
-    return this.model.get("limit") ?? (this.memory.peak || 1);
+    return this.loaded ? this.recording.tokens - 1 : 0;
   }
 
   load() {
     const recording = this.model.get("recording");
     // While time runs the token here is ahead of the model's, and a change of recording must not set it back.
-    const token = this.memory ? this.token : this.model.get("token");
-    this.memory = recording.tokens ? new Memory(recording) : null;
+    const token = this.loaded ? this.token : this.model.get("token");
+    this.recording = recording;
+    this.memories = (recording.memories ?? []).map((memory) => new Memory(memory, recording));
     this.go(token, false);
     this.show(); // Not in the next frame: other widgets may be about to keep the page busy.
   }
@@ -199,7 +225,7 @@ class Player {
     if (!this.stale) return;
     this.stale = false;
     const begin = performance.now();
-    if (this.memory) this.paint();
+    this.paint();
     for (const view of this.views) view.draw(begin);
   }
 
@@ -217,43 +243,60 @@ class Player {
     if (this.token === this.last) this.setPlaying(false);
   }
 
-  /** Colour the state into the image, one pixel a cell, and count what colours cannot say. */
+  /** Colour all memories on one scale. */
   paint() {
-    const { memory, image, table, limit } = this;
-    const { state, keys, values } = memory;
-    memory.seek(this.token);
-    if (image.width !== keys || image.height !== values) [image.width, image.height] = [keys, values];
-    const data = new ImageData(keys, values);
-    const pixels = new Uint32Array(data.data.buffer);
-    const half = (table.length - 1) / 2;
-    this.nan = this.beyond = 0;
-    for (let i = 0; i < state.length; i++) {
-      const x = state[i] / limit;
-      // The peak was found in single precision, so its last digits may be passed.
-      if (Math.abs(x) > 1.00001) this.beyond++;
-      if (Number.isNaN(x)) this.nan++;
-      pixels[i] = Number.isNaN(x) ? GRAY : table[Math.round((clamp(x, -1, 1) + 1) * half)];
-    }
-    image.getContext("2d").putImageData(data, 0, 0);
+    if (!this.loaded) return;
+    for (const memory of this.memories) memory.seek(this.token);
+    const whole = this.model.get("colors_span") === "recording";
+    const most = () => (whole ? this.recording.peak : Math.max(...this.memories.map((memory) => memory.largest())));
+    this.limit = this.model.get("limit") ?? (most() || 1);
+    for (const memory of this.memories) memory.paint(this.limit, this.table);
   }
 }
 
-/** One drawing of a player: the map, its colour bar, the labels and the controls. */
+/** One memory's map with its name above. */
+class Panel {
+  constructor(place) {
+    this.name = Object.assign(document.createElement("div"), { className: "qdelta-name" });
+    this.picture = Object.assign(document.createElement("canvas"), { className: "qdelta-picture" });
+    this.picture.setAttribute("role", "img");
+    for (const part of [this.name, this.picture]) part.style.gridColumn = place + 2;
+    const state = () => Float32Array.from(this.memory.state);
+    this.picture.qdelta = { token: -1, frames: 0, lastDrawMs: 0, get state() { return state(); } };
+  }
+
+  /** Enlarge the memory's image, every cell by the same whole number of device pixels. */
+  show(memory, token, side) {
+    this.memory = memory;
+    const { picture } = this;
+    const { keys, values, name, tokens } = memory;
+    const ratio = window.devicePixelRatio;
+    const cell = Math.max(1, Math.floor((side * ratio) / Math.max(keys, values)));
+    if (picture.width !== keys * cell) picture.width = keys * cell;
+    if (picture.height !== values * cell) picture.height = values * cell;
+    picture.style.width = `${picture.width / ratio}px`;
+    const context = picture.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage(memory.image, 0, 0, picture.width, picture.height);
+    this.name.textContent = token < tokens ? name : `${name} (ends at token ${tokens - 1})`;
+    this.name.hidden = !this.name.textContent;
+    const what = `Heat map of the memory, ${values} value rows by ${keys} key columns`;
+    picture.setAttribute("aria-label", name ? `${name}: ${what}` : what);
+  }
+}
+
+/** One drawing of a player: the maps, their colour bar, the labels and the controls. */
 class View {
   constructor(player, el) {
     this.player = player;
+    this.panels = [];
     this.root = document.createElement("div");
     Object.assign(this.root, { className: "qdelta-scrubber", tabIndex: 0, innerHTML: PAGE });
     this.root.setAttribute("role", "group");
     for (const part of this.root.querySelectorAll("[class^=qdelta-]")) {
       this[part.className.slice("qdelta-".length)] = part;
     }
-    for (const side of [this.strip.firstChild, this.strip.lastChild]) {
-      for (let i = 0; i < NEIGHBOURS; i++) side.append(document.createElement("span"));
-    }
     el.append(this.root);
-    const state = () => Float32Array.from(player.memory?.state ?? []);
-    this.picture.qdelta = { token: -1, frames: 0, lastDrawMs: 0, get state() { return state(); } };
     this.listen();
   }
 
@@ -269,8 +312,6 @@ class View {
       player.model.set("speed", Number(this.speed.value));
       player.model.save_changes();
     });
-    on(this.picture, "pointermove", (event) => this.point(event));
-    on(this.picture, "pointerleave", () => this.point(null));
     on(window, "resize", () => player.refresh()); // The device pixel ratio may have changed.
     // JupyterLab takes its shortcuts at the document, on the way down; only the window is earlier.
     window.addEventListener("keydown", (event) => this.press(event), { signal, capture: true });
@@ -291,72 +332,85 @@ class View {
       Home: () => player.go(0),
       End: () => player.go(player.last),
     }[key];
-    if (native || !act || !player.memory) return;
+    if (native || !act || !player.loaded) return;
     event.preventDefault();
     act();
   }
 
+  /** Make a panel for each memory, and room for the labels of tokens. */
+  arrange(count) {
+    for (const { name, picture } of this.panels) name.remove(), picture.remove();
+    this.panels = Array.from({ length: count }, (_, i) => new Panel(i));
+    for (const { name, picture } of this.panels) {
+      this.map.append(name, picture);
+      picture.addEventListener("pointermove", (event) => this.point(event));
+      picture.addEventListener("pointerleave", () => this.point(null));
+    }
+    this.root.style.setProperty("--memories", count);
+    this.root.classList.toggle("qdelta-several", count > 1);
+    for (const side of [this.strip.firstElementChild, this.strip.lastElementChild]) {
+      side.replaceChildren(...Array.from({ length: count * NEIGHBOURS }, () => document.createElement("span")));
+    }
+  }
+
   /** Remember the cell under the pointer. */
   point(event) {
-    const { keys, values } = this.player.memory;
+    const { keys, values } = this.player.recording;
     const place = (at, size, count) => clamp(Math.floor((at / size) * count), 0, count - 1);
     this.hover = event && {
-      row: place(event.offsetY, this.picture.clientHeight, values),
-      column: place(event.offsetX, this.picture.clientWidth, keys),
+      row: place(event.offsetY, event.target.clientHeight, values),
+      column: place(event.offsetX, event.target.clientWidth, keys),
     };
     this.describe();
   }
 
-  /** Say what the pointer is on, or else what the colours leave out. */
+  /** Say what the pointer is on, in every memory, or else what the colours leave out. */
   describe() {
-    const { memory, nan, beyond } = this.player;
+    const { memories, recording } = this.player;
     const { row, column } = this.hover ?? {};
     let text = "No recording yet: call load(k, u, alpha, anchors, stride).";
-    if (row < memory?.values && column < memory?.keys) {
-      text = `value ${row}, key ${column}: ${format(memory.state[row * memory.keys + column])}`;
-    } else if (memory) {
+    if (row < recording?.values && column < recording?.keys) {
+      const value = ({ name, state, keys }) => format(state[row * keys + column]) + (name && ` (${name})`);
+      text = `value ${row}, key ${column}: ${memories.map(value).join(", ")}`;
+    } else if (memories.length) {
       const cells = (count, what) => (count ? `${count} ${count === 1 ? "cell" : "cells"} ${what}` : "");
-      const notes = [cells(nan, "not a number (gray)"), cells(beyond, "beyond the colour range")];
+      const all = (what) => memories.reduce((sum, memory) => sum + memory[what], 0);
+      const notes = [cells(all("nan"), "not a number (gray)"), cells(all("beyond"), "beyond the colour range")];
       text = notes.filter(Boolean).join(", ") || "Point at a cell to read its value.";
     }
     this.status.textContent = text;
   }
 
   draw(begin) {
-    const { memory, model, playing, token, last } = this.player;
-    const { qdelta } = this.picture;
+    const { memories, model, playing, token, last, loaded, recording } = this.player;
+    if (this.panels.length !== memories.length) this.arrange(memories.length);
     this.title.textContent = model.get("title");
     this.title.hidden = !this.title.textContent;
     this.root.setAttribute("aria-label", this.title.textContent || "Memory, token by token");
     this.play.title = playing ? "Pause" : "Play";
     this.play.setAttribute("aria-label", this.play.title);
     this.play.querySelector("path").setAttribute("d", playing ? PAUSE : PLAY);
-    for (const name of ["back", "play", "forward", "slider", "speed"]) this[name].disabled = !memory;
+    for (const name of ["back", "play", "forward", "slider", "speed"]) this[name].disabled = !loaded;
     Object.assign(this.slider, { max: last, value: token });
     this.count.textContent = `${token} / ${last}`;
-    const spoken = memory?.labels ? `${token}: ${JSON.stringify(memory.labels[token])}` : String(token);
+    const labels = recording?.labels;
+    const spoken = labels ? `${token}: ${JSON.stringify(labels[token])}` : String(token);
     this.slider.setAttribute("aria-valuetext", spoken);
     this.offer(model.get("speed"));
-    this.map.hidden = !memory;
-    if (memory) this.show(memory);
-    this.strip.hidden = !memory?.labels;
-    if (memory?.labels) this.spell(memory.labels, token);
+    this.map.hidden = !loaded;
+    if (loaded) this.show(memories, token, recording);
+    this.strip.hidden = !labels;
+    if (labels) this.spell(labels, token);
     this.describe();
-    Object.assign(qdelta, { token, frames: qdelta.frames + 1, lastDrawMs: performance.now() - begin });
+    for (const { picture } of this.panels) {
+      const { qdelta } = picture;
+      Object.assign(qdelta, { token, frames: qdelta.frames + 1, lastDrawMs: performance.now() - begin });
+    }
   }
 
-  /** Enlarge the shared image, every cell by the same whole number of device pixels. */
-  show({ keys, values }) {
-    const { picture, player, marks } = this;
-    const ratio = window.devicePixelRatio;
-    const cell = Math.max(1, Math.floor((SIDE * ratio) / Math.max(keys, values)));
-    if (picture.width !== keys * cell) picture.width = keys * cell;
-    if (picture.height !== values * cell) picture.height = values * cell;
-    picture.style.width = `${picture.width / ratio}px`;
-    const context = picture.getContext("2d");
-    context.imageSmoothingEnabled = false;
-    context.drawImage(player.image, 0, 0, picture.width, picture.height);
-    picture.setAttribute("aria-label", `Heat map of the memory, ${values} value rows by ${keys} key columns`);
+  show(memories, token, { keys, values }) {
+    const { player, marks } = this;
+    this.panels.forEach((panel, i) => panel.show(memories[i], token, SIDE(memories.length)));
     this.rows.textContent = `value (${values})`;
     this.columns.textContent = `key (${keys})`;
     marks.firstChild.textContent = format(player.limit);
@@ -381,7 +435,7 @@ class View {
         span.hidden = !(first + i in labels);
         span.textContent = visible(labels[first + i] ?? "");
       });
-    write(left, token - NEIGHBOURS);
+    write(left, token - left.children.length);
     write(right, token + 1);
     current.textContent = visible(labels[token]);
   }
