@@ -28,6 +28,8 @@ _FORMS = {
 }
 _CYCLE: list[str] = template().to_plotly_json()["layout"]["colorway"]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
+# Each lighter than the last, so that bars are told apart in greyscale too.
+_BARS = ("memory", "error_after", "error_before", "marked")
 _SERIES = {
     "operator_norm": ("‖A‖", COLORS["norm"]),
     "spectral_radius": ("ρ(A)", COLORS["eigenvalue"]),
@@ -144,11 +146,12 @@ def throughput_figure(recorded: xr.Dataset) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     labels = [_shape_label(recorded.isel(shape=i)) for i in range(recorded.sizes["shape"])]
     for column, name in enumerate(recorded["pass"].values, start=1):
-        for kernel, color in zip(recorded.kernel.values, _CYCLE, strict=False):
+        for kernel, color in zip(recorded.kernel.values, _BARS, strict=False):
             values = recorded.throughput.sel({"pass": name, "kernel": kernel}).values / 1e9
             if np.isnan(values).all():
                 continue
-            style = {"name": kernel, "legendgroup": kernel, "showlegend": column == 1, "marker_color": color}
+            marker = {"color": COLORS[color], "line": {"color": "#222222", "width": 0.5}}
+            style = {"name": kernel, "legendgroup": kernel, "showlegend": column == 1, "marker": marker}
             figure.add_trace(go.Bar(x=values, y=labels, orientation="h", **style), row=1, col=column)
         title = f"{name}, 10<sup>9</sup> tokens × heads / s"
         figure.update_xaxes(title_text=title, rangemode="tozero", row=1, col=column)
@@ -157,9 +160,8 @@ def throughput_figure(recorded: xr.Dataset) -> go.Figure:
     figure.add_trace(go.Scatter(x=recorded.floor.values / 1e9, y=labels, **style), row=1, col=1)
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     size = {"width": _WIDTH, "height": 160 + 62 * len(labels), "margin": {"l": 10, "r": 12, "t": 70, "b": 50}}
-    note = {"text": f"on {recorded.attrs['device']}", "xref": "paper", "yref": "paper", "showarrow": False}
-    figure.add_annotation(**note, x=0, xanchor="left", y=1, yanchor="bottom", yshift=34)
-    return figure.update_layout(template=template(), legend=_LEGEND, bargap=0.2, **size)
+    legend = _LEGEND | {"title": {"text": f"on {recorded.attrs['device']}", "side": "top"}}
+    return figure.update_layout(template=template(), legend=legend, bargap=0.2, **size)
 
 
 def envelope_figure(envelopes: dict[str, xr.Dataset]) -> go.Figure:

@@ -77,8 +77,9 @@ def _trace(trace: dict[str, Any]) -> dict[str, Any]:
     """Thin a trace's lines and points; draw a heat map with more pixels."""
     trace = dict(trace)
     if "line" in trace:
-        trace["line"] = {**trace["line"], "width": max(0.75, 0.7 * trace["line"].get("width", 2)), "simplify": False}
-    if "marker" in trace:
+        width = trace["line"].get("width", 2)  # 0 is no line, and stays so
+        trace["line"] = {**trace["line"], "width": max(0.75, 0.7 * width) if width else 0, "simplify": False}
+    if "marker" in trace and trace["type"].startswith("scatter"):
         size = trace["marker"].get("size", 6)
         trace["marker"] = {**trace["marker"], "size": 0.7 * (np.asarray(size) if np.ndim(size) else size)}
     if "textfont" in trace:

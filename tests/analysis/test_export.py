@@ -1,5 +1,6 @@
 """Figures for papers: what is in the files that were written, and what happens where they cannot be."""
 
+import io
 import json
 import os
 import re
@@ -14,10 +15,11 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
+import qdelta_analysis.export as export_module
 from qdelta_analysis import Transition, provenance, rendering
 from qdelta_analysis.export import VENUES, export
 from qdelta_analysis.plots import norm_against_lam
-from qdelta_analysis.plots.printing import SMALLEST
+from qdelta_analysis.plots.printing import SMALLEST, for_print
 from qdelta_analysis.plots.theme import template
 
 try:
@@ -153,11 +155,36 @@ def test_the_same_figure_gives_the_same_bytes_and_stays_as_it_was(figure, tmp_pa
     assert digests[0] == digests[1]
 
 
+def test_bars_have_no_size_and_no_line_stays_none():
+    bars = go.Bar(x=[1, 2], y=["a", "b"], orientation="h", marker={"color": "red", "line": {"width": 0.5}})
+    band = go.Scatter(x=[0, 1], y=[0, 1], fill="tozeroy", line={"width": 0})
+    printed = for_print(go.Figure([bars, band, go.Scatter(x=[0, 1], y=[1, 0], line={"width": 1})]))
+    assert printed.data[0].marker.to_plotly_json() == bars.marker.to_plotly_json()
+    assert [line.line.width for line in printed.data[1:]] == [0, 0.75]
+
+
 @needs_chrome
 def test_a_heat_map_has_more_pixels_than_values(tmp_path):
     export(heat_map(8), tmp_path / "map", (2.0, 2.0))
     (row,) = poppler("pdfimages", "-list", tmp_path / "map.pdf").splitlines()[2:4][:1]
     assert min(int(x) for x in row.split()[3:5]) >= 100
+
+
+def test_a_png_s_palette_is_not_seen():
+    """A heat map of more colours than a palette has, beside lines and text."""
+    x, y = np.meshgrid(np.linspace(0, 1, 300), np.linspace(0, 1, 200))
+    picture = np.stack([255 * x, 255 * y, 255 * (1 - x)], axis=-1).round().astype(np.uint8)
+    picture[:, 150:152] = 0
+    picture[100:, :120] = 255
+    given = io.BytesIO()
+    Image.fromarray(picture).save(given, "PNG")
+    with Image.open(io.BytesIO(export_module._finished_png(given.getvalue(), "a note", (1, 1)))) as image:
+        assert image.mode == "P"
+        assert image.info["Description"] == "a note"
+        error = np.abs(np.asarray(image.convert("RGB"), int) - picture)
+    assert error[:, 150:152].max() == error[100:, :120].max() == 0  # what is drawn stays what it is
+    assert error.max() <= 16
+    assert np.median(error) <= 3
 
 
 @needs_chrome

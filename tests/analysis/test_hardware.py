@@ -94,7 +94,7 @@ def test_a_recorded_run_is_read_back(recorded):
 def test_its_picture_shows_it_under_the_device_s_name(recorded):
     found = hardware.recorded_throughput(recorded[0])
     figure = throughput_figure(found)
-    assert figure.layout.annotations[0].text == "on Imaginary GPU"
+    assert figure.layout.legend.title.text == "on Imaginary GPU"
     bars = {(bar.name, bar.xaxis): bar.x for bar in figure.data if bar.type == "bar"}
     assert ("FLA comba", "x2") not in bars
     ours = found.throughput.sel({"pass": "forward + backward", "kernel": "ours"})
