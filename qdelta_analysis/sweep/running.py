@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
@@ -74,10 +75,12 @@ def run(
             unit="point",
             disable=not progress,
         )
+        ended = threading.Event()
         with bar:
-            while len(missing):  # again, if a task ran out of time before it came to all of its points
-                with closing(_computed(plan, missing, n_jobs)) as found_in_turn:
-                    for found in found_in_turn:
+            # Again, if a task ran out of time before it came to all of its points.
+            while len(missing) and not ended.is_set():
+                with closing(_computed(plan, missing, n_jobs, ended)) as found_in_turn:
+                    for found in found_in_turn:  # to their end, once it is near: what workers are at is kept
                         results.record(found)
                         bar.update(found.count)
                         if results.failed:
@@ -85,14 +88,19 @@ def run(
                         if watch is not None:
                             watch(results.dataset())
                         if stop is not None and stop():
-                            return results.dataset()
+                            ended.set()
                 missing = results.missing()
         return results.dataset()
 
 
-def _computed(plan: Plan, missing: np.ndarray, n_jobs: int | None) -> Generator[Found]:
-    """Yield what the workers find, as it comes; what is not yet begun is dropped when the caller goes away."""
-    tasks, work = _Tasks(plan, missing), _Work()
+def _computed(plan: Plan, missing: np.ndarray, n_jobs: int | None, ended: threading.Event) -> Generator[Found]:
+    """Yield what the workers find, as it comes, soon to its end once the sweep has `ended`.
+
+    What is not yet begun is dropped when the caller goes away.
+    """
+    gone = threading.Event()
+    over = lambda: gone.is_set() or ended.is_set()
+    tasks, work = _Tasks(plan, missing, over), _Work(over)
     jobs = get_active_backend()[1] if n_jobs is None else n_jobs
     options: dict[str, Any] = {"prefer": "threads", "batch_size": 1, "return_as": "generator_unordered"}
     parallel = joblib.Parallel(n_jobs=-1 if jobs is None else jobs, **options)
@@ -102,18 +110,23 @@ def _computed(plan: Plan, missing: np.ndarray, n_jobs: int | None) -> Generator[
             tasks.took(found)
             yield found
     finally:
-        found_in_turn.close()
-        work.end()
+        gone.set()
+        with warnings.catch_warnings():
+            # Who interrupts a sweep means to leave tasks undone.
+            warnings.filterwarnings("ignore", r"\d+ tasks have been successfully executed", UserWarning)
+            found_in_turn.close()
+        work.wait()
 
 
 class _Work:
     """Computes tasks, and can wait for those that run in threads of this process, where nothing can stop them.
 
-    Sent to another process it is a new one, whose tasks end with their process.
+    Once the sweep has ended, tasks end with the point that they are at. Sent to another process it is a new one, whose
+    tasks end with their process.
     """
 
-    def __init__(self):
-        self.ended, self.running = False, 0
+    def __init__(self, ended: Callable[[], bool] = lambda: False):
+        self.ended, self.running = ended, 0
         self.idle = threading.Condition()
 
     def __reduce__(self):
@@ -123,29 +136,28 @@ class _Work:
         with self.idle:
             self.running += 1
         try:
-            return compute(plan, indices, lambda: self.ended)
+            return compute(plan, indices, self.ended)
         finally:
             with self.idle:
                 self.running -= 1
                 self.idle.notify_all()
 
-    def end(self) -> None:
-        """Let tasks end with the point that they are at, and wait for them."""
-        self.ended = True
+    def wait(self) -> None:
+        """Wait until no task runs."""
         with self.idle:
             self.idle.wait_for(lambda: self.running == 0)
 
 
 class _Tasks:
-    """Hands out points, as many at a time as take about _TASK_SECONDS by what the last ones took."""
+    """Hands out points till the end, as many at a time as take about _TASK_SECONDS by what the last ones took."""
 
-    def __init__(self, plan: Plan, missing: np.ndarray):
-        self.plan, self.size = plan, 1
+    def __init__(self, plan: Plan, missing: np.ndarray, ended: Callable[[], bool]):
+        self.plan, self.size, self.ended = plan, 1, ended
         self.indices, self.starts = plan.order(missing)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         at = 0
-        while at < len(self.indices):
+        while at < len(self.indices) and not self.ended():
             end = min(at + self.size, len(self.indices))
             # Whole sets of points that share their tokens, where there is room for one.
             whole = self.starts[np.searchsorted(self.starts, end, side="right") - 1]

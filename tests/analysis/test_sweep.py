@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 
 import filelock
 import joblib
@@ -366,11 +367,28 @@ def test_stop_keeps_what_is_done_and_watch_sees_it_grow(tmp_path):
     assert (whole.status == 1).all()
 
 
+def test_stopping_loses_nothing_that_a_worker_had_computed(monkeypatch, recwarn):
+    """Workers run ahead of a caller who takes a while to look; what they did meanwhile is kept."""
+    monkeypatch.setattr(running, "_TASK_POINTS", 1)
+    computed, lock = [], threading.Lock()
+
+    def measure(x):
+        with lock:
+            computed.append(x.T)
+        time.sleep(0.002)
+        return float(x.T)
+
+    options = {"watch": lambda data: time.sleep(0.05), "stop": lambda: len(computed) > 20, "n_jobs": 2}
+    data = sweep.run(measure, {"N": range(1, 1001), "d": [2]}, progress=False, **options)
+    assert 20 < len(computed) < 1000
+    assert sorted(computed) == data.N[(data.status == 1).values.ravel()].values.tolist()
+    assert not [warning for warning in recwarn if "tasks" in str(warning.message)]
+
+
 def test_a_task_that_takes_too_long_hands_back_the_rest(monkeypatch):
     """Points that were quick become slow: nobody waits for a task of a thousand of them."""
     monkeypatch.setattr(computing, "TASK_SECONDS", 0.02)
     monkeypatch.setattr(running, "TASK_SECONDS", 0.02)
-    import time
 
     def measure(x):
         if x.T > 4:
