@@ -19,6 +19,7 @@ from .stability import (
     stability_figure,
     token_traces,
 )
+from .sweeps import sweep_figure, sweep_state
 from .theme import COLORS, DIVERGING, template
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "plane_range",
     "spectrum_traces",
     "stability_figure",
+    "sweep_figure",
+    "sweep_state",
     "template",
     "throughput_figure",
     "time_traces",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import plotly.graph_objects as go
-from plotly.colors import sample_colorscale, unlabel_rgb
+from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
 # Okabe and Ito's palette: told apart by colour-blind readers; paired with dashes where two lines share a panel.
 COLORS = {
@@ -29,6 +29,9 @@ DIVERGING = tuple(
     "#" + "".join(f"{round(float(channel)):02x}" for channel in unlabel_rgb(color))
     for color in sample_colorscale("RdBu_r", [i / (_COUNT - 1) for i in range(_COUNT)])
 )
+# For numbers without a sign: made for colour-blind readers, and ever lighter, so that greyscale keeps the order.
+SEQUENTIAL = tuple((place, color) for place, color in get_colorscale("Cividis"))
+UNDRAWN = "#E8E8E8"  # where there is nothing to draw yet
 
 
 def template() -> go.layout.Template:

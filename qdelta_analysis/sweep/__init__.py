@@ -6,9 +6,10 @@ Points that differ in lam, beta or alpha alone share their tokens and are comput
 done stays on disk; the same call again computes what is missing.
 """
 
+from .averaging import cells
 from .measures import MEASURES
 from .running import run
 from .sources import SOURCES
 from .store import load
 
-__all__ = ["MEASURES", "SOURCES", "load", "run"]
+__all__ = ["MEASURES", "SOURCES", "cells", "load", "run"]

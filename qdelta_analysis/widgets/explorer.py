@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
@@ -15,11 +14,12 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from ..data import load_trained
-from ..export import VENUES, export
+from ..export import VENUES
 from ..guarantees import TokenStatement, at_token
 from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
 from .clipboard import CopyButton
+from .exporting import ExportRow
 from .legend import legend_html
 from .live_figure import LiveFigure
 from .scrubber import StateScrubber
@@ -128,20 +128,18 @@ class Explorer(W.VBox):
     def _arranged(self) -> tuple[W.Widget, ...]:
         gates = [W.HBox([self._sliders[name], self._modes[name]]) for name in _RANGES]
         row = W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
+        self._copy = CopyButton(label="copy as code", text=self.settings.code())
         # A column is too narrow for all that stands side by side here.
         wide = [venue for venue, width in VENUES.items() if width > 5]
-        venue: Any = W.Dropdown(options=wide, layout=W.Layout(width="110px"), tooltip="whose width the figure gets")
-        button = W.Button(description="export this view", layout=W.Layout(width="140px"))
-        exported = W.HTML()
-        button.on_click(lambda button: self._export(venue.value, exported))
-        self._copy = CopyButton(label="copy as code", text=self.settings.code())
+        made_with = lambda: {**asdict(self.settings), "token": self.token}
+        export_row = ExportRow("explorer", self.figure, made_with, wide, [self._copy])
         memory = W.VBox([self.scrubber, self._words, self._check], layout=W.Layout(width="384px", flex="0 0 auto"))
         return (
             W.Box([self._source, self._layer, self._head, self._cos], layout=row),
             W.Box(gates, layout=row),
             self._problem,
             W.Box([memory, self._tabs], layout=W.Layout(flex_flow="row wrap", align_items="flex-start")),
-            W.HBox([button, venue, self._copy, exported]),
+            export_row,
         )
 
     @contextmanager
@@ -287,18 +285,6 @@ class Explorer(W.VBox):
             f"Largest difference from Gated DeltaNet in any output: <b>{difference:.2e}</b> (outputs reach {size:.2e})"
             f"{': at λ = 0 Q-Delta is Gated DeltaNet ✓' if same else '; move λ to 0 and it vanishes'}.</div>"
         )
-
-    def _export(self, venue: str, message: W.HTML) -> None:
-        number = 1
-        while any(Path().glob(f"explorer-{number}.*")):
-            number += 1
-        made_with = {**asdict(self.settings), "token": self.token}
-        try:
-            paths = export(self.figure(), f"explorer-{number}", venue, parameters=made_with)
-            names = ", ".join(path.name for path in paths)
-            message.value = html.escape(f"wrote {names} to {Path.cwd()}")
-        except (RuntimeError, OSError) as error:
-            message.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
 
 
 def _in_words(s: TokenStatement) -> str:
