@@ -1,6 +1,7 @@
 from . import certify as certify
 from . import chunks as chunks
 from . import data as data
+from . import evolution as evolution
 from . import generators as generators
 from . import guarantees as guarantees
 from . import hardware as hardware

@@ -1,5 +1,6 @@
 """Data in, plotly figure out; nothing here computes or shows."""
 
+from .evolution import evolution_figure, evolution_ranges, evolution_traces, strip_figure
 from .kernels import (
     chunk_figure,
     deviation_figure,
@@ -8,6 +9,8 @@ from .kernels import (
     throughput_figure,
     token_deviation_figure,
 )
+from .learning import losses_figure, scores_figure
+from .memory import influence_figure, mean_by_distance, recall_figure, seeds_figure
 from .panels import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from .stability import (
     contraction_and_memory,
@@ -30,17 +33,27 @@ __all__ = [
     "deviation_figure",
     "envelope_figure",
     "error_against_bound",
+    "evolution_figure",
+    "evolution_ranges",
+    "evolution_traces",
     "explorer_figure",
     "growth_colors",
+    "influence_figure",
     "launch_figure",
     "log_if_wide",
+    "losses_figure",
     "map_titles",
     "map_traces",
+    "mean_by_distance",
     "norm_against_lam",
     "panels_figure",
     "plane_range",
+    "recall_figure",
+    "scores_figure",
+    "seeds_figure",
     "spectrum_traces",
     "stability_figure",
+    "strip_figure",
     "sweep_figure",
     "sweep_state",
     "template",

@@ -18,6 +18,15 @@ _LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 # Told apart by colour, by lightness and by dash.
 _SERIES = (("memory_bound", "solid"), ("memory", "dash"), ("error_after", "dashdot"), ("error_before", "dot"))
 
+_SYMBOLS = {"lam": "λ", "beta": "β", "alpha": "α", "cos": "cos(q, k)", "cue": "cos(r, k)"}
+_ALONG = _SYMBOLS | {
+    "lam": "query feedback λ",
+    "pairs": "N/d",
+    "cue": "cosine of the question and the key",
+    "distractors": "pairs written in between",
+    "writes": "times each key was written",
+}
+
 
 def influence_figure(found: Mapping[str, Float[np.ndarray, "T T"]], block: slice) -> go.Figure:
     """Draw a block of each influence matrix M[i, j] side by side, and below the mean |M| over the distance i - j."""
@@ -68,20 +77,28 @@ def mean_by_distance(M: Float[np.ndarray, "T T"]) -> tuple[np.ndarray, np.ndarra
     return np.sqrt(edges[:-1] * (edges[1:] - 1.0)), mean
 
 
-def recall_figure(curve: xr.Dataset) -> go.Figure:
-    """Draw the recall error over lam for each number of pairs, with a band of one standard deviation over seeds."""
+def recall_figure(curve: xr.Dataset, along: str = "lam", by: str = "pairs", of: str = "error") -> go.Figure:
+    """Draw recall along one argument of `recall.measure` for each value of another, with a band over seeds.
+
+    curve: what `recall.curve` returned, with these two dims; the band is one standard deviation to either side. of:
+    "error" or "accuracy". Pairs are drawn as N/d, what is written for each dimension of the keys. Raises ValueError
+    for other dims.
+    """
+    if set(curve[of].dims) != {along, by}:
+        raise ValueError(f"curve has dims {list(curve[of].dims)}; expected {along} and {by}.")
     figure = go.Figure()
-    for pairs, (color, dash) in zip(curve.pairs.values, _SERIES, strict=False):
-        at = curve.sel(pairs=pairs)
-        low, high = at.error - at.error_sd, at.error + at.error_sd
-        band = {"x": [*at.lam.values, *at.lam.values[::-1]], "y": [*high.values, *low.values[::-1]]}
+    across = (curve.occupancy if along == "pairs" else curve[along]).values
+    for value, (color, dash) in zip(curve[by].values, _SERIES, strict=False):
+        at = curve.sel({by: value})
+        low, high = at[of] - at[f"{of}_sd"], at[of] + at[f"{of}_sd"]
+        band = {"x": [*across, *across[::-1]], "y": [*high.values, *low.values[::-1]]}
         fill = {"fill": "toself", "line": {"width": 0}, "fillcolor": COLORS[color], "opacity": 0.2, "mode": "lines"}
         figure.add_trace(go.Scatter(**band, **fill, hoverinfo="skip", showlegend=False))
         line = {"color": COLORS[color], "dash": dash, "width": 2}
-        name = f"N/d = {float(at.occupancy):g}"
-        figure.add_trace(go.Scatter(x=at.lam.values, y=at.error.values, name=name, mode="lines", line=line))
-    figure.update_xaxes(title_text="query feedback λ")
-    figure.update_yaxes(title_text="recall error", rangemode="tozero")
+        name = f"N/d = {float(at.occupancy):g}" if by == "pairs" else f"{_SYMBOLS.get(by, by)} = {value:g}"
+        figure.add_trace(go.Scatter(x=across, y=at[of].values, name=name, mode="lines", line=line))
+    figure.update_xaxes(title_text=_ALONG.get(along, along))
+    figure.update_yaxes(title_text=f"recall {of}", rangemode="tozero")
     return figure.update_layout(template=template(), legend=_LEGEND, width=640, height=400)
 
 

@@ -29,6 +29,8 @@ DIVERGING = tuple(
     "#" + "".join(f"{round(float(channel)):02x}" for channel in unlabel_rgb(color))
     for color in sample_colorscale("RdBu_r", [i / (_COUNT - 1) for i in range(_COUNT)])
 )
+# The few stops between which it is linear: a file holds every stop of a colour bar, which for 255 takes 30 kB.
+DIVERGING_STOPS = tuple((place, color) for place, color in get_colorscale("RdBu_r"))
 # For numbers without a sign: made for colour-blind readers, and ever lighter, so that greyscale keeps the order.
 SEQUENTIAL = tuple((place, color) for place, color in get_colorscale("Cividis"))
 UNDRAWN = "#E8E8E8"  # where there is nothing to draw yet
