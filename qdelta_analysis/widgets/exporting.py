@@ -29,9 +29,9 @@ class ExportRow(W.HBox):
     ):
         self._name, self._figure, self._parameters = name, figure, parameters
         self._venue: Any = W.Dropdown(
-            options=venues, layout=W.Layout(width="110px"), tooltip="whose width the figure gets"
+            options=venues, layout=W.Layout(width="110px", flex="0 0 auto"), tooltip="whose width the figure gets"
         )
-        button = W.Button(description="export this view", layout=W.Layout(width="140px"))
+        button = W.Button(description="export this view", layout=W.Layout(width="140px", flex="0 0 auto"))
         button.on_click(lambda button: self._export())
         self._message = W.HTML()
         super().__init__([button, self._venue, *more, self._message])

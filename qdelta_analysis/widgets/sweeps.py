@@ -148,7 +148,7 @@ class SweepExplorer(W.VBox):
         )
 
     def _build(self, measure: str, tokens: str, across: tuple[str, str], up: tuple[str, str], also: str) -> None:
-        layout, style = W.Layout(width="230px"), {"description_width": "56px"}
+        layout, style = W.Layout(width="240px"), {"description_width": "64px"}
         drop = lambda **given: W.Dropdown(**{"layout": layout, "style": style, **given})
         text = lambda **given: W.Text(**{"layout": layout, "style": style, "continuous_update": False, **given})
         # Typed as Any: a dropdown's stub says that its value may be None, which no option here is.
