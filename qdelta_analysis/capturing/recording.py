@@ -40,9 +40,7 @@ class Recording:
 
     def before(self, number: int, call: RuleCall) -> RuleCall:
         """Make the call as it came."""
-        # A cache keeps its state in one tensor and overwrites that: the copy is what this call began with.
-        state = call.initial_state
-        self._entering = None if state is None else state.detach().clone()
+        self._entering = _kept(call.initial_state)
         return call
 
     def after(self, number: int, call: RuleCall, result: tuple[Tensor, Tensor | None]) -> None:
@@ -106,31 +104,62 @@ def capture(
     there is none of, or a layer that did not call its rule exactly once.
     """
     sites = choose_layers(model, layers)
-    span = _span(tokens)
     if "use_cache" in inspect.signature(model.forward).parameters:
         options = {"use_cache": False, **options}
-    recording = Recording()
-    with torch.no_grad(), intercepted(sites, recording):
+    taking = _Taking(sites, heads, _span(tokens), dict(metadata or {}), type(model).__name__, tolerance)
+    with torch.no_grad(), intercepted(sites, taking):
         model(input_ids, **options)
-    captured = {}
-    for number, site in sites.items():
-        call, o = _only_call(site, recording)
-        notes = {"source": type(model).__name__, **(metadata or {}), "layer": str(number), "rule": site.rule}
-        inputs = call.inputs(notes)
-        error = _compare(number, call, inputs, o, tolerance)
-        captured[number] = _select(inputs.with_metadata(replay_error=f"{error:.1e}"), heads, span)
-        del recording.calls[number]  # a large model's layers need not all be held twice
-    return captured
+    for site in sites.values():
+        if site.number not in taking.found:
+            raise _not_once(site, 0)
+    return {number: taking.found[number] for number in sites}
 
 
-def _only_call(site: Site, recording: Recording) -> tuple[RuleCall, Tensor]:
-    calls = recording.calls.get(site.number, [])
-    if len(calls) != 1:
-        raise ValueError(
-            f"layer {site.number} ({type(site.layer).__name__}) called its rule {len(calls)} times; expected once, by "
-            f"{' or '.join(site.names)}."
-        )
-    return calls[0]
+@dataclass(eq=False)
+class _Taking:
+    """A `Handler` that checks every layer's inputs when it has run, and keeps what was asked for.
+
+    At once, not when the model is through: neither the layers' outputs nor the tokens and heads that nobody asked for
+    are then held side by side, which also saves the time in which the system provides that memory.
+    """
+
+    sites: Mapping[int, Site]
+    heads: int | Sequence[int] | slice | None
+    span: slice | None
+    metadata: Mapping[str, str]
+    source: str
+    tolerance: float | None
+    found: dict[int, QDeltaInputs] = field(default_factory=dict)
+    _entering: Tensor | None = None
+
+    def before(self, number: int, call: RuleCall) -> RuleCall:
+        """Make the call as it came, once."""
+        if number in self.found:
+            raise _not_once(self.sites[number], 2)
+        self._entering = _kept(call.initial_state)
+        return call
+
+    def after(self, number: int, call: RuleCall, result: tuple[Tensor, Tensor | None]) -> None:
+        """Check the call and keep its inputs."""
+        call, site = replace(call, initial_state=self._entering), self.sites[number]
+        notes = {"source": self.source, **self.metadata, "layer": str(number), "rule": site.rule}
+        with torch.autocast(call.v.device.type, enabled=False):
+            inputs = call.inputs(notes)
+            error = _compare(number, call, inputs, result[0].detach(), self.tolerance)
+            self.found[number] = _select(inputs.with_metadata(replay_error=f"{error:.1e}"), self.heads, self.span)
+
+
+def _kept(state: Tensor | None) -> Tensor | None:
+    """Return what a call begins with: a cache keeps its state in one tensor and overwrites that."""
+    return None if state is None else state.detach().clone()
+
+
+def _not_once(site: Site, times: int) -> ValueError:
+    often = "never" if times == 0 else "more than once"
+    return ValueError(
+        f"layer {site.number} ({type(site.layer).__name__}) called its rule {often}; expected once, by "
+        f"{' or '.join(site.names)}."
+    )
 
 
 @torch.no_grad()

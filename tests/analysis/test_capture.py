@@ -346,7 +346,7 @@ def test_what_cannot_be_captured_is_refused():
         capture(hub, ids, tokens=slice(8, 9))
     twice = FlaLayer()
     twice.forward = lambda x: FlaLayer.forward(twice, x) + FlaLayer.forward(twice, x)
-    with pytest.raises(ValueError, match=r"layer 0 \(FlaLayer\) called its rule 2 times; expected once, by chunk_"):
+    with pytest.raises(ValueError, match=r"layer 0 \(FlaLayer\) called its rule more than once; expected once, by"):
         capture(twice, torch.randn(1, 3, 16))
     with pytest.raises(ValueError, match="the layer's rule is called with gk; expected one decay for each head"):
         capture(VectorDecayLayer(), torch.randn(1, 3, 16))
