@@ -34,10 +34,10 @@ SPEED = 200  # tokens per second, the fastest that the scrubber offers
 def measure(quick: bool = False) -> list[Figure]:
     """Press the arrow keys on lam's slider, then play, then drag the token's slider."""
     walks, seconds, spare = (1, 1.0, 0) if quick else (8, 4.0, 4)
-    with _explorer() as page:
+    with notebook("00_explorer.ipynb") as page:
         found, pressing = calmest(_walk(page), walks, 2 * spare)
-        played, playing = calmest(lambda: _frames(page, lambda: page.wait_for_timeout(1000 * seconds), True), 1, spare)
-        dragged, dragging = calmest(lambda: _frames(page, lambda: _drag(page, seconds)), 1, spare)
+        played, playing = calmest(lambda: play(page, "explorer.scrubber", seconds), 1, spare)
+        dragged, dragging = calmest(lambda: drag(page, "explorer.scrubber", seconds), 1, spare)
         driver.assert_clean(page)
     presses = [press for walk in found for press in walk]
     every = [press["all"] for press in presses]
@@ -51,18 +51,20 @@ def measure(quick: bool = False) -> list[Figure]:
     ]
     return [
         *among_others(pressed, pressing, "the presses"),
-        *among_others(_rate(f"playing at {SPEED} tokens/s", *played[0]), playing, "playing"),
-        *among_others(_rate("dragging the token's slider", *dragged[0]), dragging, "dragging"),
+        *among_others(rate(f"playing at {SPEED} tokens/s", *played[0]), playing, "playing"),
+        *among_others(rate("dragging the token's slider", *dragged[0]), dragging, "dragging"),
     ]
 
 
-def _rate(what: str, frames: float, gap: float) -> list[Figure]:
-    return [Figure(what, frames, "frames/s", at_least=20), Figure(f"{what}: longest time between frames", gap, "ms")]
+def rate(what: str, frames: float, gap: float, at_least: float = 20) -> list[Figure]:
+    """Return frames per second, with their goal, and the longest time between two."""
+    gaps = Figure(f"{what}: longest time between frames", gap, "ms")
+    return [Figure(what, frames, "frames/s", at_least=at_least), gaps]
 
 
 @contextmanager
-def _explorer() -> Iterator[Page]:
-    """Run the notebook in JupyterLab as `make lab` serves it."""
+def notebook(name: str, write: Callable[[Path], None] | None = None) -> Iterator[Page]:
+    """Run a notebook in JupyterLab as `make lab` serves it; `write` may first put one into the folder."""
     executable = driver.find_chromium()
     if executable is None:
         raise RuntimeError("no Chromium was found: install one or set QDELTA_CHROMIUM to its path.")
@@ -72,8 +74,10 @@ def _explorer() -> Iterator[Page]:
         driver.chromium(executable) as browser,
         driver.open_page(browser) as page,
     ):
-        driver.open_and_run(page, lab, "00_explorer.ipynb")
-        page.locator("canvas.qdelta-picture").wait_for()
+        if write is not None:
+            write(lab.root)
+        driver.open_and_run(page, lab, name)
+        page.locator("canvas.qdelta-picture").first.wait_for()
         page.evaluate(Path(__file__).with_suffix(".js").read_text())
         yield page
 
@@ -116,22 +120,31 @@ def _expected(lam: float, token: int) -> dict[str, Any]:
     }
 
 
-def _frames(page: Page, act: Callable[[], None], play: bool = False) -> tuple[float, float]:
+def play(page: Page, scrubber: str, seconds: float) -> tuple[float, float]:
+    """Let time run in the scrubber of that name in the kernel; returns what `rate` needs."""
+    return _frames(page, scrubber, lambda: page.wait_for_timeout(1000 * seconds), True)
+
+
+def drag(page: Page, scrubber: str, seconds: float) -> tuple[float, float]:
+    """Drag the scrubber's slider from end to end and back, once in two seconds; returns what `rate` needs."""
+    return _frames(page, scrubber, lambda: _drag(page, seconds))
+
+
+def _frames(page: Page, scrubber: str, act: Callable[[], None], play: bool = False) -> tuple[float, float]:
     """Return the frames per second that show another token meanwhile, and the longest time between two, in ms."""
-    driver.run_python(page, f"explorer.scrubber.speed, explorer.scrubber.token = {SPEED}, 0")
-    driver.run_python(page, f"explorer.scrubber.playing = {play}")
+    driver.run_python(page, f"{scrubber}.speed, {scrubber}.token = {SPEED}, 0")
+    driver.run_python(page, f"{scrubber}.playing = {play}")
     page.wait_for_timeout(PAUSE_MS)
     page.evaluate("() => { window.qdeltaFrames = qdeltaBench.record(); }")
     begin = time.monotonic()
     act()
     seconds = time.monotonic() - begin
     times = page.evaluate("() => window.qdeltaFrames()")
-    driver.run_python(page, "explorer.scrubber.playing = False")
+    driver.run_python(page, f"{scrubber}.playing = False")
     return len(times) / seconds, max(b - a for a, b in pairwise(times))
 
 
 def _drag(page: Page, seconds: float) -> None:
-    """Drag the scrubber's slider from end to end and back, once in two seconds."""
     slider = page.locator(".qdelta-slider")
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()

@@ -25,6 +25,7 @@ NAMES = (
     "sweep",
     "learning",
     "explorer",
+    "scrubber",
 )
 
 
