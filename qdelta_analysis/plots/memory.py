@@ -36,7 +36,7 @@ def influence_figure(found: Mapping[str, Float[np.ndarray, "T T"]], block: slice
         cols=len(found),
         specs=specs,
         subplot_titles=list(found),
-        horizontal_spacing=0.08,
+        horizontal_spacing=0.14,
         row_heights=[0.6, 0.4],
         vertical_spacing=0.2,
     )
@@ -59,7 +59,15 @@ def influence_figure(found: Mapping[str, Float[np.ndarray, "T T"]], block: slice
         figure.add_trace(go.Scatter(x=distance, y=mean, name=name, mode="lines", line=line), row=2, col=1)
     figure.update_xaxes(title_text="distance i − j", type="log", dtick=1, row=2, col=1)
     figure.update_yaxes(title_text="mean |M|", type="log", dtick=1, row=2, col=1)
-    bar = {"len": 0.62, "y": 1, "yanchor": "top", "thickness": 8, "outlinewidth": 0, "nticks": 5}
+    bar = {
+        "len": 0.62,
+        "y": 1,
+        "yanchor": "top",
+        "thickness": 8,
+        "outlinewidth": 0,
+        "nticks": 5,
+        "title": {"text": "M"},
+    }
     colors = {"cmin": -limit, "cmax": limit, "colorscale": list(DIVERGING), "colorbar": bar}
     legend = {"x": 0.02, "y": 0.02, "xanchor": "left", "yanchor": "bottom"}
     figure.update_annotations(font_size=12)

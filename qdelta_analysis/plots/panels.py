@@ -94,6 +94,9 @@ def explorer_figure(view: View, token: int) -> go.Figure:
     figure.update_xaxes(title_text=f"key dimension of S after token {token}", row=1, col=1)
     figure.update_yaxes(title_text="value dimension", autorange="reversed", row=1, col=1)
     _add_spectrum(figure, view, token, {"row": 1, "col": 2}, {"row": 1, "col": 3})
+    plane = _axes(figure, {"row": 1, "col": 3})
+    plane.yaxis.update(scaleanchor="x3", constrain="domain")  # circles are round, whatever the venue's proportions
+    plane.xaxis.update(constrain="domain")
     figure.update_traces(name=f"‖A‖ = {view.operator_norm[token]:.3f}", selector={"meta": NORM})
     _add_time(figure, view, token, 4, ([0.4, 0.55], [0.2, 0.35], [0.0, 0.15]))
     figure.update_layout(template=template(), width=1000, height=800, margin={"l": 65, "r": 12, "t": 28, "b": 45})

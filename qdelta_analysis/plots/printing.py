@@ -12,6 +12,8 @@ from .theme import FONT, FONT_SIZE
 
 _POINT = 96 / 72  # pixels
 TEXT, SMALL, SMALLEST = 9.0, 7.5, 6.0  # points: text, ticks and legends, and below which nothing may be
+_POWERS = SMALLEST / 0.7 / 1.25 + 0.05  # plotly enlarges powers of ten, and exponents are 0.7 of them
+_CASING = 0.75  # points on either side
 _SHRINK = TEXT * _POINT / FONT_SIZE
 _HEATMAP = 600  # pixels along an axis: a picture of few pixels is blurred by some viewers
 
@@ -23,7 +25,9 @@ def for_print(figure: go.Figure) -> go.Figure:
     """
     layout = figure.to_dict()["layout"]
     # A name that plotly would else choose by chance.
-    traces = [{**_trace(trace.to_plotly_json()), "uid": str(i)} for i, trace in enumerate(figure.data)]
+    drawn: Any = figure.data
+    traces = _cased([_trace(trace.to_plotly_json()) for trace in drawn])
+    traces = [{**trace, "uid": str(i)} for i, trace in enumerate(traces)]
     printed = go.Figure({"data": traces, "layout": _shrunk(layout)})
     printed.update_layout(
         title=None,
@@ -36,6 +40,7 @@ def for_print(figure: go.Figure) -> go.Figure:
     # Plotly sets powers of ten larger than it makes room for: y titles stay clear of them.
     for update, standoff in ((printed.update_xaxes, 3), (printed.update_yaxes, 8)):
         update(**ticks, tickfont_size=SMALL * _POINT, title_font_size=TEXT * _POINT, title_standoff=standoff)
+        update(tickfont_size=_POWERS * _POINT, selector=lambda axis: axis.type == "log" and axis.ticktext is None)
     for name in layout:
         if name.startswith("legend"):
             printed.layout[name].update(font={"size": SMALL * _POINT}, tracegroupgap=0, itemwidth=30)
@@ -85,6 +90,19 @@ def _trace(trace: dict[str, Any]) -> dict[str, Any]:
     if "textfont" in trace:
         trace["textfont"] = _shrunk(trace["textfont"], "textfont")
     return _enlarged(trace) if trace["type"] == "heatmap" else trace
+
+
+def _cased(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lay a wider white line under every line on a heat map: it is then seen on dark colours, in greyscale too."""
+    place = lambda trace: (trace.get("xaxis", "x"), trace.get("yaxis", "y"))
+    maps = {place(trace): i for i, trace in enumerate(traces) if trace["type"] == "heatmap"}
+    under: dict[int, list[dict[str, Any]]] = {i: [] for i in maps.values()}
+    for trace in traces:
+        if trace["type"] == "scatter" and trace.get("mode") == "lines" and place(trace) in maps and "fill" not in trace:
+            width = trace.get("line", {}).get("width", 2) + 2 * _CASING * _POINT
+            line = {"color": "rgba(255, 255, 255, 0.8)", "width": width, "simplify": False}
+            under[maps[place(trace)]].append({**trace, "line": line, "showlegend": False})
+    return [part for i, trace in enumerate(traces) for part in (trace, *under.get(i, ()))]
 
 
 def _enlarged(trace: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def norm_against_lam(t: Transition) -> go.Figure:
     for name, (y, line) in lines.items():
         figure.add_trace(go.Scatter(x=t.lam, y=y, name=name, line=line))
     figure.update_xaxes(title_text="query feedback λ")
-    figure.update_yaxes(title_text="one step's transition")
+    figure.update_yaxes(title_text="norm, eigenvalues")
     return figure.update_layout(template=template(), legend=_LEGEND, **_SIZE)
 
 
@@ -120,7 +120,8 @@ def token_traces(maps: Sequence[StabilityMap], tokens: dict[str, np.ndarray], to
 def map_titles(maps: Sequence[StabilityMap]) -> list[str]:
     """Return each map's title: what is fixed in it."""
     fixed = {"beta": "cos(q, k)", "cos": "β"}
-    return [f"at {fixed[m.over]} = {m.at:.3f}, α = {m.alpha:.4f}" for m in maps]
+    # Not "-0" for what rounds to zero.
+    return [f"at {fixed[m.over]} = {round(m.at, 3) + 0:g}, α = {round(m.alpha, 4):g}" for m in maps]
 
 
 def growth_colors(m: StabilityMap) -> dict[str, Any]:

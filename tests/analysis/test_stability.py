@@ -179,6 +179,6 @@ def test_the_figure_is_centred_on_no_growth_and_marks_the_token():
                 np.testing.assert_array_equal([drawn[f"{m.over} {claim}"].x, drawn[f"{m.over} {claim}"].y], [lam, y])
             assert (drawn[f"{m.over} token"].x, drawn[f"{m.over} token"].y) == (0.2, tokens[m.over][1])
         assert {a.text for a in figure.layout.annotations} == {
-            "at cos(q, k) = 0.500, α = 1.0000",
-            "at β = 0.500, α = 1.0000",
+            "at cos(q, k) = 0.5, α = 1",
+            "at β = 0.5, α = 1",
         }

@@ -79,7 +79,7 @@ def expected_rows(settings: Settings) -> list[list[str]]:
 def wait_until_shown(page: Page, settings: Settings, token: int) -> dict:
     """Wait until the maps are cut through this token and the report is of these inputs; returns what is shown."""
     v = view(settings.inputs())
-    here = f"at cos(q, k) = {v.cos[token]:.3f}, α = {v.alpha[token]:.4f}"
+    here = f"at cos(q, k) = {round(v.cos[token], 3) + 0:g}, α = {round(v.alpha[token], 4):g}"
     page.wait_for_function(
         f"([title, x]) => {{ const p = {MAPS}; const t = p.data.find((t) => t.meta === 'beta token');"
         " const at = (t.x._inputArray ?? t.x)[0];"
