@@ -21,7 +21,7 @@ def figures() -> None:
         print(f"drew {recipe.name}", flush=True)
     gallery.write_page(ROOT / "figures")
     with Image.open(ROOT / "figures" / "00_explorer.png") as image:
-        image.reduce(2).save(ROOT / "notebooks" / "images" / "explorer.png", optimize=True)
+        image.convert("RGB").reduce(2).save(ROOT / "notebooks" / "images" / "explorer.png", optimize=True)
 
 
 def screenshot() -> None:
