@@ -121,7 +121,7 @@ def test_offsets_beyond_32_bits():
     assert relative_error(on_cpu(state), on_cpu(last)) <= 5e-3
 
 
-def test_auto_takes_the_kernels_and_compiles_whole():
+def test_auto_takes_the_kernels_and_compiles_whole(as_users_call):
     x = draw(1, 500, 2, 64, 64, torch.bfloat16)
     assert triton_suits(x.q, x.v)
     with torch.no_grad():

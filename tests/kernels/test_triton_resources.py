@@ -27,7 +27,7 @@ def test_every_entry_compiles_and_fits_the_chip(found):
     arch = found[0]["arch"]
     rows = [key for key in table() if key[0] == f"sm_{arch}"]
     assert {(entry["bits"], entry["K"]) for entry in found} == {key[1:] for key in rows}
-    assert {entry["kernel"] for entry in found} == {"intra", "forward", "state_gradient", "token_gradient"}
+    assert {entry["kernel"] for entry in found} == {"intra", "forward", "trace", "state_gradient", "token_gradient"}
     for entry in found:
         assert entry["shared"] <= SHARED_LIMIT[arch], entry
         assert entry["registers"] <= 255, entry

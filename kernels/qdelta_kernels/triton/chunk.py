@@ -17,7 +17,9 @@ from .spans import Spans, bounds_of, chunk_slots, cut
 
 # How the products inside the kernels treat float32; half precision is multiplied as it is.
 PRECISION = "tf32x3"
-SOLVE = "ieee"
+# And how they treat the triangular solve, always in float32: T is rounded to the inputs' dtype, and only bfloat16's
+# rounding is far above that of tf32 products.
+SOLVE = {torch.bfloat16: "tf32", torch.float16: "ieee", torch.float32: "ieee"}
 # A span shorter than this many chunks costs more in transfer matrices than it gains.
 SHORTEST_SPAN = 32
 
@@ -80,11 +82,14 @@ class Call:
         """How many programs run side by side with blocks of BV."""
         return len(self.bounds) * self.heads[1] * -(-self.sizes[1] // BV)
 
-    def spans(self, BV: int) -> Spans:
-        """Cut the sequences; into several spans each where the heads alone would leave most of the chip idle."""
+    def span_length(self, BV: int) -> int:
+        """Return chunks per span: few enough for several spans where the heads alone leave most of the chip idle."""
         pieces = min(processors(self.q.device) // self.programs(BV), self.longest // SHORTEST_SPAN)
-        per_span = -(-self.longest // pieces) if pieces >= 3 else self.longest
-        return cut(self.bounds, self.C, per_span, self.q.device)
+        return -(-self.longest // pieces) if pieces >= 3 else self.longest
+
+    def spans(self, BV: int) -> Spans:
+        """Cut the sequences into spans."""
+        return cut(self.bounds, self.C, self.span_length(BV), self.q.device)
 
     def tiles(self, x: Tensor, width: int) -> TensorDescriptor:
         """Describe tokens [B, T, H, D] as a matrix [B T, H D] that is read in tiles of a chunk by `width`."""
@@ -151,15 +156,38 @@ def prepare(call: Call, spans: Spans, *, trace: bool = False) -> Prepared:
             HV,
             K=K,
             C=C,
-            BK=ceil_power(K),
+            BK=min(launch.BK or K, K),
             TRACE=trace,
             **call.flags(),
             DOT=PRECISION,
-            SOLVE=SOLVE,
+            SOLVE=SOLVE[q.dtype],
             num_warps=launch.warps,
             num_stages=launch.stages,
+            maxnreg=launch.registers or None,
         )
     return found
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Room for what a traced forward pass stores of each chunk and value head; rows past a sequence's end are junk."""
+
+    o_hat: Tensor  # [M, HV, C, V]
+    reads: Tensor  # [M, HV, C, V]: v - eps
+    norm2: Tensor  # [M, HV, V]: the squared norm of each row of S, on entering the chunk
+
+    @staticmethod
+    def of(call: Call) -> Traced:
+        """Make room for a call."""
+        shape = (call.slots, call.heads[1], call.C, call.sizes[1])
+        o_hat, reads = (call.v.new_empty(shape) for _ in range(2))
+        return Traced(o_hat, reads, call.v.new_empty((*shape[:2], shape[3]), dtype=torch.float32))
+
+    def arguments(self, BV: int) -> tuple[TensorDescriptor, TensorDescriptor, Tensor]:
+        """Describe o_hat and reads as matrices [M HV C, V] that are written in tiles of a chunk by BV."""
+        M, HV, C, V = self.o_hat.shape
+        matrices = (TensorDescriptor(x, [M * HV * C, V], [V, 1], [C, BV]) for x in (self.o_hat, self.reads))
+        return *matrices, self.norm2
 
 
 def run(
@@ -174,15 +202,14 @@ def run(
     o: Tensor | None = None,
     eps: Tensor | None = None,
     states: Tensor | None = None,
-    traced: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,  # v_hat, norm2, slots, snapshots
+    traced: Traced | None = None,
 ) -> None:
-    """Carry the state through every span, writing whatever of final, o, eps and states there is room for."""
+    """Carry the state through every span, writing whatever of final, o, eps, states and traced there is room for."""
     (H, HV), (K, V) = call.heads, call.sizes
     BV = min(launch.BV, ceil_power(V))
     if transfer and V % BV:
         BV = 16  # a block of rows is either S's or the identity's
     rows = V + K if transfer else V
-    v_hat, norm2, slots, snapshots = traced or (None,) * 4
     grid = (len(spans.start) * HV * triton.cdiv(rows, BV),)
     forward_kernel[grid](
         call.tiles(call.q, K),
@@ -199,11 +226,7 @@ def run(
         o,
         eps,
         states,
-        call.lam,
-        v_hat,
-        norm2,
-        slots,
-        snapshots,
+        *((None,) * 3 if traced is None else traced.arguments(BV)),
         H,
         HV,
         K=K,

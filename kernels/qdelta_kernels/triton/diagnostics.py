@@ -9,8 +9,8 @@ from .intra import running_decay
 @triton.jit(do_not_specialize=["HV"])
 def diagnostics_kernel(
     v,
-    v_hat,
     o_hat,
+    reads,
     g,
     beta,
     lam,
@@ -35,7 +35,8 @@ def diagnostics_kernel(
 
     ||S_i||^2 = e^{2 G_i} ||S||^2 + sum over j <= i of e^{2 (G_i - G_j)} (2 u_j.v_hat_j + ||u_j||^2 ||k_j||^2).
 
-    products [2, C] holds k.k and q.k, norm2 [V] the squared norms of the rows of the state that enters the chunk.
+    o_hat and reads = v - eps come chunk by chunk, [M, HV, C, V]; products [2, C] holds k.k and q.k, norm2 [V] the
+    squared norms of the rows of the state that enters the chunk.
     """
     pid = tl.program_id(0).to(tl.int64)
     i_c, i_hv = pid // HV, pid % HV
@@ -57,10 +58,12 @@ def diagnostics_kernel(
     for i_v in range(0, V, BV):
         m_v = o_v + i_v < V
         m_tv = m_t[:, None] & m_v[None, :]
-        o_tv = o_gate[:, None] * V + (o_v + i_v)[None, :]
-        b_v_hat = tl.load(v_hat + o_tv, mask=m_tv, other=0.0).to(tl.float32)
-        b_o_hat = tl.load(o_hat + o_tv, mask=m_tv, other=0.0).to(tl.float32)
-        b_eps = tl.load(v + o_tv, mask=m_tv, other=0.0).to(tl.float32) - b_v_hat - b_lam[:, None] * b_o_hat
+        o_cv = (pid * C + o_c)[:, None] * V + (o_v + i_v)[None, :]
+        b_o_hat = tl.load(o_hat + o_cv, mask=m_tv, other=0.0).to(tl.float32)
+        b_read = tl.load(reads + o_cv, mask=m_tv, other=0.0).to(tl.float32)
+        b_v = tl.load(v + o_gate[:, None] * V + (o_v + i_v)[None, :], mask=m_tv, other=0.0).to(tl.float32)
+        b_v_hat = b_read - b_lam[:, None] * b_o_hat
+        b_eps = b_v - b_read
         b_error2 += tl.sum(b_eps * b_eps, 1)
         b_key2 += tl.sum(b_v_hat * b_v_hat, 1)
         b_query2 += tl.sum(b_o_hat * b_o_hat, 1)

@@ -35,11 +35,9 @@ def forward_kernel(
     o,
     eps,
     states,
-    lam,
-    v_hat,
+    o_hat,
+    reads,
     norm2,
-    slots,
-    snapshots,
     H,
     HV,
     K: tl.constexpr,
@@ -70,9 +68,9 @@ def forward_kernel(
     reaches past its sequence or its head's V holds what lies there: beta = 0 keeps such tokens out of the state,
     and such rows of S are never stored.
 
-    STORE_TRACE, with scale = 1 and A's diagonal zero: o is then o_hat, each token's own write left out; beside it
-    v_hat = v - eps - lam o_hat, and for the state that enters each chunk the squared norm of every row; `slots` says
-    which of these states to keep (-1: none).
+    STORE_TRACE, with scale = 1 and A's diagonal zero, stores o_hat = alpha S q, each token's own write left out, and
+    `reads` = v - eps = alpha S x (descriptors of [M HV C, V]), and the squared norm of every row of the state that
+    enters each chunk. Stores by descriptor need no registers for addresses; there are none left.
     """
     pid = tl.program_id(0)
     ROWS: tl.constexpr = V + K if TRANSFER else V
@@ -107,14 +105,13 @@ def forward_kernel(
         b_k = k.load([row, column_k])
         b_T = tl.trans(inverse.load([row_c, 0]))
         b_s = b_S.to(k.dtype)
-        m_t = o_c < end - t
         p_tv = t * HV * V + column_v
-        m_tv = m_t[:, None] & m_v[None, :]
+        m_tv = (o_c < end - t)[:, None] & m_v[None, :]
         if STORE_STATES:
             o_vk = o_v[:, None] * K + o_k[None, :]
             tl.store(states + i_chunk * V * K + o_vk, b_s, mask=m_v[:, None] & (o_k >= 0)[None, :])
         b_E = tl.dot(b_s, tl.trans(b_k), input_precision=DOT) * -b_erase_k[None, :]
-        if HAS_LAM or STORE_O:
+        if HAS_LAM or STORE_O or STORE_TRACE:
             b_q = q.load([row, column_k])
             b_P = tl.dot(b_s, tl.trans(b_q), input_precision=DOT)
             if HAS_LAM:
@@ -133,15 +130,11 @@ def forward_kernel(
             b_O = tl.dot(b_eps.to(k.dtype), b_A, acc=b_P * b_read_q[None, :], input_precision=DOT)
             tl.store(o + p_tv + o_vt, tl.trans(b_O).to(o.dtype.element_ty), mask=m_tv)
         if STORE_TRACE:
-            b_v_hat = b_v.to(tl.float32) - b_eps
-            if HAS_LAM:
-                b_lam = tl.load(lam + (t + o_c) * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
-                b_v_hat -= b_lam[None, :] * b_O
-            tl.store(v_hat + p_tv + o_vt, tl.trans(b_v_hat).to(v_hat.dtype.element_ty), mask=m_tv)
+            b_A = tl.trans(readout.load([row_c, 0]))
+            b_O = tl.dot(b_eps.to(k.dtype), b_A, acc=b_P * b_read_q[None, :], input_precision=DOT)
+            o_hat.store([row_c, i_v * BV], tl.trans(b_O).to(k.dtype))
+            reads.store([row_c, i_v * BV], tl.trans(b_v.to(tl.float32) - b_eps).to(k.dtype))
             tl.store(norm2 + i_chunk * V + o_v, tl.sum(b_S * b_S, 1), mask=m_v)
-            slot = tl.load(slots + first + i)
-            if slot >= 0:
-                store_state(snapshots + (slot * HV + i_hv) * K * V, b_S, o_k, o_v, K, V)
         b_S = b_S_new
     if STORE_FINAL:
         store_state(final + p_state, b_S, o_k, o_v, K, ROWS)

@@ -18,13 +18,6 @@ def running_decay(p_g, o_t, m_t, i_hv, HV, HAS_G: tl.constexpr, C: tl.constexpr)
 
 
 @triton.jit
-def inverse_norm(b_x):
-    """Return 1 / sqrt(||x||^2 + 1e-6) for each row of a tile [C, K]."""
-    b_x = b_x.to(tl.float32)
-    return tl.math.rsqrt(tl.sum(b_x * b_x, 1) + 1e-6)
-
-
-@triton.jit
 def _quarters(b_x, m: tl.constexpr, n: tl.constexpr):
     """Cut each of m blocks [2n, 2n] into its upper left, lower left and lower right quarter, [m, n, n]."""
     left, right = tl.split(tl.permute(tl.reshape(b_x, [m, 2, n, 2, n]), [0, 2, 4, 1, 3]))
@@ -141,13 +134,19 @@ def intra_kernel(
     o_c, o_k = tl.arange(0, C), tl.arange(0, BK)
     o_t = start + o_c
     m_t = o_t < end
-    m_tk = m_t[:, None] & (o_k < K)[None, :]
-    p_qk = (start * H + i_h) * K
-    o_qk = o_c[:, None] * (H * K) + o_k[None, :]
-    b_q = tl.load(q + p_qk + o_qk, mask=m_tk, other=0.0)
-    b_k = tl.load(k + p_qk + o_qk, mask=m_tk, other=0.0)
-    b_qk = tl.dot(b_q, tl.trans(b_k), input_precision=DOT)
-    b_kk = tl.dot(b_k, tl.trans(b_k), input_precision=DOT)
+    o_qk = ((start + o_c) * H + i_h)[:, None] * K + o_k[None, :]
+    b_qk = tl.zeros([C, C], tl.float32)
+    b_kk = tl.zeros([C, C], tl.float32)
+    b_q2 = tl.zeros([C], tl.float32)
+    b_k2 = tl.zeros([C], tl.float32)
+    for i_k in tl.static_range(0, K, BK):
+        b_q = tl.load(q + o_qk + i_k, mask=m_t[:, None], other=0.0)
+        b_k = tl.load(k + o_qk + i_k, mask=m_t[:, None], other=0.0)
+        b_qk = tl.dot(b_q, tl.trans(b_k), acc=b_qk, input_precision=DOT)
+        b_kk = tl.dot(b_k, tl.trans(b_k), acc=b_kk, input_precision=DOT)
+        if L2NORM:
+            b_q2 += tl.sum(b_q.to(tl.float32) * b_q.to(tl.float32), 1)
+            b_k2 += tl.sum(b_k.to(tl.float32) * b_k.to(tl.float32), 1)
     b_beta = tl.load(beta + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
     b_G, b_last = running_decay(g, o_t, m_t, i_hv, HV, HAS_G, C)
     # Zero beyond the sequence's end: what later kernels load there then changes nothing.
@@ -156,8 +155,8 @@ def intra_kernel(
     b_rk = tl.full([C], 1.0, tl.float32)
     b_rq = tl.full([C], 1.0, tl.float32)
     if L2NORM:
-        b_rk = inverse_norm(b_k)
-        b_rq = inverse_norm(b_q)
+        b_rk = tl.math.rsqrt(b_k2 + 1e-6)
+        b_rq = tl.math.rsqrt(b_q2 + 1e-6)
         b_qk *= b_rq[:, None] * b_rk[None, :]
         b_kk *= b_rk[:, None] * b_rk[None, :]
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -34,7 +35,7 @@ SHARED_LIMIT = {80: 166_912, 90: 232_448}
 V = 256
 
 _POINTERS = {
-    **dict.fromkeys(("o", "eps", "v_hat", "states", "dstates", "dv", "dq", "dk"), "*{dtype}"),
+    **dict.fromkeys(("o", "eps", "states", "dstates", "dv", "dq", "dk"), "*{dtype}"),
     **dict.fromkeys(("g", "beta", "lam", "factors", "through", "initial", "final", "dfinal", "dinitial"), "*fp32"),
     **dict.fromkeys(("products", "norm2", "snapshots", "dg", "dbeta", "dlam"), "*fp32"),
     **dict.fromkeys(("chunk_start", "chunk_end", "span_start", "span_end", "span_chunk", "slots"), "*i64"),
@@ -77,8 +78,12 @@ def entries(arch: int) -> Iterator[Entry]:
         if name != f"sm_{arch}":
             continue
         yield Entry(arch, bits, K, "intra", row.intra)
-        for kernel in ("forward", "state_gradient"):
-            for launch in dict.fromkeys(getattr(row, kernel).values()):
+        for kernel, launches in (
+            ("forward", row.forward),
+            ("trace", row.forward),
+            ("state_gradient", row.state_gradient),
+        ):
+            for launch in dict.fromkeys(launches.values()):
                 yield Entry(arch, bits, K, kernel, launch)
         yield Entry(arch, bits, K, "token_gradient", row.token_gradient)
 
@@ -87,10 +92,13 @@ def compile_entry(entry: Entry) -> Resources:
     """Compile one entry and read what it needs."""
     dtype = "bf16" if entry.bits == 16 else "fp32"
     kernel, constants = _kernel(entry)
+    C, K, BV = entry.C, entry.K, entry.launch.BV
+    forward = {"q": K, "k": K, "v": BV, "inverse": C, "readout": C}
     tiles = {
         "intra": {},
-        "forward": {"q": entry.K, "k": entry.K, "v": entry.launch.BV, "inverse": entry.C, "readout": entry.C},
-        "state_gradient": {"q": entry.K, "k": entry.K, "do": entry.launch.BV, "inverse": entry.C, "readout": entry.C},
+        "forward": forward,
+        "trace": forward | {"o_hat": BV, "reads": BV},
+        "state_gradient": {"q": K, "k": K, "do": BV, "inverse": C, "readout": C},
         "token_gradient": {},
     }[entry.kernel]
     signature, attributes = {}, {}
@@ -98,7 +106,7 @@ def compile_entry(entry: Entry) -> Resources:
         if name in constants:
             signature[name] = "constexpr"
         elif name in tiles:
-            signature[name] = f"tensordesc<{dtype}[{entry.C}, {tiles[name]}]>"
+            signature[name] = f"tensordesc<{dtype}[{C}, {tiles[name]}]>"
         else:
             signature[name] = _POINTERS.get(name, "*{dtype}").format(dtype=dtype)
             if signature[name].startswith("*"):
@@ -106,6 +114,8 @@ def compile_entry(entry: Entry) -> Resources:
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=attributes)
     options = {"num_warps": entry.launch.warps, "num_stages": entry.launch.stages}
+    if entry.launch.registers:
+        options["maxnreg"] = entry.launch.registers
     compiled: Any = triton.compile(source, target=GPUTarget("cuda", entry.arch, 32), options=options)
     usage = _cuobjdump(compiled.asm["cubin"], "--dump-resource-usage")
     found = {name: int(n) for name, n in re.findall(r"\b(REG|STACK):(\d+)", usage)}
@@ -124,13 +134,20 @@ def _kernel(entry: Entry) -> tuple[Any, dict[str, Any]]:
     sizes = {"K": entry.K, "C": entry.C, "DOT": PRECISION}
     launch = entry.launch
     if entry.kernel == "intra":
-        flags = {"BK": entry.K, "HAS_G": True, "HAS_LAM": True, "L2NORM": False, "TRACE": False, "SOLVE": SOLVE}
-        return intra_kernel, sizes | flags
+        flags = {
+            "BK": min(launch.BK or entry.K, entry.K),
+            "HAS_G": True,
+            "HAS_LAM": True,
+            "L2NORM": False,
+            "TRACE": False,
+        }
+        return intra_kernel, sizes | flags | {"SOLVE": SOLVE[torch.bfloat16 if entry.bits == 16 else torch.float32]}
     serial = sizes | {"V": V, "BV": launch.BV, "HAS_LAM": True, "STAGES": launch.stages}
-    if entry.kernel == "forward":
-        flags = {"HAS_INITIAL": True, "TRANSFER": False, "STORE_O": True, "STORE_FINAL": True}
-        unused = dict.fromkeys(("STORE_EPS", "STORE_STATES", "STORE_TRACE"), False)
-        return forward_kernel, serial | flags | unused
+    if entry.kernel in ("forward", "trace"):
+        traced = entry.kernel == "trace"
+        flags = {"HAS_INITIAL": True, "TRANSFER": False, "STORE_O": not traced, "STORE_TRACE": traced}
+        unused = dict.fromkeys(("STORE_EPS", "STORE_STATES"), False)
+        return forward_kernel, serial | flags | unused | {"STORE_FINAL": True}
     if entry.kernel == "state_gradient":
         return state_gradient_kernel, serial | {"HAS_DFINAL": True, "STORE_CHUNKS": True}
     flags = {"V": V, "BK": launch.BK, "BV": launch.BV, "HAS_G": True, "HAS_LAM": True, "L2NORM": False}

@@ -30,15 +30,20 @@ class Spans:
 
 
 @lru_cache(maxsize=64)
-def cut(bounds: Bounds, C: int, chunks_per_span: int, device: torch.device) -> Spans:
-    """Cut sequences with these bounds into chunks of C tokens and spans of at most so many chunks."""
+def cut(bounds: Bounds, C: int, chunks_per_span: int, device: torch.device, stops: tuple[int, ...] = ()) -> Spans:
+    """Cut sequences with these bounds into chunks of C tokens and spans of at most so many chunks.
+
+    stops: chunks, counted in each sequence, at which a span begins as well.
+    """
     start, end, chunk, of_sequence = [], [], [], [0]
     chunk_start, chunk_end = [], []
     for a, b in bounds:
-        for s in range(a, max(b, a + 1), C * chunks_per_span):
-            start.append(s)
-            end.append(min(b, s + C * chunks_per_span))
-            chunk.append(len(chunk_start) + (s - a) // C)
+        chunks = -(-(b - a) // C)
+        firsts = sorted({0, *range(0, chunks, chunks_per_span), *(stop for stop in stops if stop < chunks)})
+        for first, last in itertools.pairwise((*firsts, chunks)):
+            start.append(a + first * C)
+            end.append(min(b, a + last * C))
+            chunk.append(len(chunk_start) + first)
         chunk_start += range(a, b, C)
         chunk_end += (min(b, c + C) for c in range(a, b, C))
         of_sequence.append(len(start))

@@ -7,61 +7,64 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .chunk import Call, Prepared, prepare, run, scan, span_products
+from .chunk import Call, Prepared, Traced, prepare, run, scan, span_products
 from .diagnostics import diagnostics_kernel
-from .launch import ceil_power, launches
+from .launch import Launch, ceil_power, launches
 from .ops import chunk_of
 from .spans import Spans, cut
 
 
 def trace(q, k, v, g, beta, lam, initial, at: list[int], keep_updates: bool, chunk_size: int) -> tuple:
     """Return the fields of `Diagnostics`, in their order."""
-    B, T = q.shape[:2]
-    K, V = q.shape[3], v.shape[3]
+    T, K, V = q.shape[1], q.shape[3], v.shape[3]
     C = chunk_of(chunk_size, T, q.dtype)
     call = Call.of(q, k, v, g, beta, lam, initial, None, 1.0, False, C)
     launch = call.width(launches(call.q.dtype, call.sizes[0], call.q.device).forward)
-    spans = call.spans(launch.BV)
+    traced, eps = Traced.of(call), torch.empty_like(call.v) if keep_updates else None
+    stops = tuple(sorted({t // C for t in at}))
+    spans = cut(call.bounds, C, call.span_length(launch.BV), call.q.device, stops)
     prepared = prepare(call, spans, trace=True)
-    entering = call.initial
-    if spans.split:
-        entering = scan(call, spans, span_products(call, spans, prepared, launch), call.initial)
-    HV, V_padded = call.v.shape[2:]
-    chunks = [b * -(-T // C) + t // C for b in range(B) for t in at]
-    kept = sorted(set(chunks))
-    slots = torch.full((call.slots,), -1)
-    slots[kept] = torch.arange(len(kept))
-    v_hat, o_hat = torch.empty_like(call.v), torch.empty_like(call.v)
-    norm2 = torch.empty((call.slots, HV, V_padded), device=q.device, dtype=torch.float32)
-    snapshots = torch.empty((len(kept), HV, *call.sizes), device=q.device, dtype=torch.float32)
-    eps = torch.empty_like(call.v) if keep_updates else None
-    traced = (v_hat, norm2, slots.to(q.device), snapshots)
-    run(call, spans, prepared, launch, entering, o=o_hat, eps=eps, traced=traced)
-    scalars = _diagnose(call, spans, prepared, v_hat, o_hat, norm2)
-    states = q.new_empty((B, len(at), HV, K, V), dtype=torch.float32)
-    if at:
-        tokens = [b * T + t for b in range(B) for t in at]
-        entering = snapshots[[kept.index(chunk) for chunk in chunks]]
-        states = _advance(call, launch, entering, tokens, T).unflatten(0, (B, len(at)))[..., :K, :V]
+    entering = _follow(call, spans, prepared, launch, {"eps": eps, "traced": traced})
+    scalars = _diagnose(call, spans, prepared, traced)
     updates = None if eps is None else (call.beta[..., None] * eps)[..., :V]
-    return *scalars, updates, states
+    return *scalars, updates, _states(call, spans, launch, entering, at)[..., :K, :V]
 
 
-def _diagnose(
-    call: Call, spans: Spans, prepared: Prepared, v_hat: Tensor, o_hat: Tensor, norm2: Tensor
-) -> list[Tensor]:
+def _follow(call: Call, spans: Spans, prepared: Prepared, launch: Launch, room: dict) -> Tensor:
+    """Fill `room` and return the state that enters every span, [W, HV, K, V]."""
+    N, W = len(call.bounds), len(spans.start)
+    state = call.initial
+    if state is None:
+        state = call.q.new_zeros((N, call.heads[1], *call.sizes), dtype=torch.float32)
+    if call.span_length(launch.BV) < call.longest:
+        entering = scan(call, spans, span_products(call, spans, prepared, launch), state)
+        run(call, spans, prepared, launch, entering, **room)
+        return entering
+    # The heads fill the chip: every sequence's first span, then every sequence's second, and so on.
+    entering = state.new_empty((W, *state.shape[1:]))
+    each = W // N
+    for i in range(each):
+        entering[i::each] = state
+        starts = {name: getattr(spans, name)[i::each].contiguous() for name in ("start", "end", "chunk")}
+        final = torch.empty_like(state)
+        run(call, replace(spans, **starts), prepared, launch, state, final=final, **room)
+        state = final
+    return entering
+
+
+def _diagnose(call: Call, spans: Spans, prepared: Prepared, traced: Traced) -> list[Tensor]:
     found = [torch.empty(call.beta.shape, device=call.q.device, dtype=torch.float32) for _ in range(6)]
     HV, V = call.v.shape[2:]
     if chunks := len(spans.chunk_start):
         diagnostics_kernel[(chunks * HV,)](
             call.v,
-            v_hat,
-            o_hat,
+            traced.o_hat,
+            traced.reads,
             call.g,
             call.beta,
             call.lam,
             prepared.products,
-            norm2,
+            traced.norm2,
             spans.chunk_start,
             spans.chunk_end,
             *found,
@@ -77,12 +80,17 @@ def _diagnose(
     return found
 
 
-def _advance(call: Call, launch, entering: Tensor, tokens: list[int], T: int) -> Tensor:
-    """Carry each state, which enters a token's chunk, on to that token, as a short span of its own."""
-    C = call.C
-    starts = [t - t % T % C for t in tokens]
-    spans = cut(tuple((start, t + 1) for start, t in zip(starts, tokens, strict=True)), C, 1, call.q.device)
-    prepared = prepare(replace(call, slots=len(tokens)), spans)
+def _states(call: Call, spans: Spans, launch: Launch, entering: Tensor, at: list[int]) -> Tensor:
+    """Return the states after tokens, [B, len(at), HV, K, V]: each is carried on from its chunk's start as a short span
+    of its own."""
+    B, T = call.q.shape[:2]
+    C, per_sequence = call.C, -(-T // call.C)
+    if not at:
+        return entering.new_empty((B, 0, *entering.shape[1:]))
+    tokens = [b * T + t for b in range(B) for t in at]
+    first = {chunk: span for span, chunk in enumerate(spans.chunk.tolist())}
+    entering = entering[[first[b * per_sequence + t // C] for b in range(B) for t in at]]
+    short = cut(tuple((t - t % T % C, t + 1) for t in tokens), C, 1, call.q.device)
     final = torch.empty_like(entering)
-    run(call, spans, prepared, launch, entering.contiguous(), final=final)
-    return final
+    run(call, short, prepare(replace(call, slots=len(tokens)), short), launch, entering, final=final)
+    return final.unflatten(0, (B, len(at)))

@@ -28,8 +28,9 @@ def candidates(launch: Launch) -> Iterator[Launch]:
     """Yield other blocks, warps and stages for a kernel that has what this launch has."""
     blocks_v = (16, 32, 64, 128) if launch.BV else (0,)
     blocks_k = (32, 64, 128) if launch.BK else (0,)
-    for BK, BV, warps, stages in itertools.product(blocks_k, blocks_v, (4, 8), (1, 2, 3)):
-        yield Launch(warps=warps, stages=stages, BV=BV, BK=BK)
+    registers = (0,) if launch.BV else (0, 128, 168)
+    for BK, BV, warps, stages, most in itertools.product(blocks_k, blocks_v, (4, 8), (1, 2, 3), registers):
+        yield Launch(warps=warps, stages=stages, BV=BV, BK=BK, registers=most)
 
 
 def best(launch: Launch, run: Callable[[Launch], tuple[torch.Tensor, ...]]) -> tuple[Launch, float, float]:
