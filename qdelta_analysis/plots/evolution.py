@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,7 @@ def evolution_traces(evolved: xr.Dataset, column: int, *, stretches: int = 5000)
     shape = sigma / largest.where(largest > 0, 1)
     heat = {"x": sigma.snapshot.values, "y": np.arange(1, sigma.sizes["rank"] + 1), "z": shape.values.T}
     found: dict[str, dict[str, Any]] = {f"{_SPECTRUM} {column}": heat}
+    said = _quoted(text)
     for name in _variables():
         series = memory[name]
         if "time" in series.dims:
@@ -136,9 +138,7 @@ def evolution_traces(evolved: xr.Dataset, column: int, *, stretches: int = 5000)
             x, y = series.time.values[kept], series.values[kept]
         else:
             x, y = series.snapshot.values, series.values
-        found[f"{name} {column}"] = {"x": x, "y": y} | (
-            {"text": [_quoted(text, t) for t in x.tolist()]} if text else {}
-        )
+        found[f"{name} {column}"] = {"x": x, "y": y} | ({"text": [said[t] for t in x]} if text else {})
         if f"{name}_mean" in memory:
             at = np.unique(np.linspace(0, memory.sizes["time"] - 1, _MEANS).astype(int))
             found[f"{name}_mean {column}"] = {"x": memory.time.values[at], "y": memory[f"{name}_mean"].values[at]}
@@ -260,10 +260,12 @@ def _shown(text: str) -> str:
     return text.replace("\n", "⏎").replace("\t", "⇥")
 
 
-def _quoted(text: str, token: int) -> str:
-    """Return a token with what stands around it, the token in bold."""
-    before, after = (_escaped(_shown(part)) for part in (text[max(0, token - 8) : token], text[token + 1 :][:8]))
-    return f"{before}<b>{_escaped(_shown(text[token : token + 1]))}</b>{after}"
+@lru_cache(maxsize=8)
+def _quoted(text: str) -> list[str]:
+    """Return each token with what stands around it, the token in bold."""
+    shown = _shown(text)
+    around = lambda t: (shown[max(0, t - 8) : t], shown[t], shown[t + 1 : t + 9])
+    return ["{}<b>{}</b>{}".format(*map(_escaped, around(t))) for t in range(len(shown))]
 
 
 def _written(text: str, token: int) -> str:
@@ -297,6 +299,7 @@ def _diverging(limit: float) -> dict[str, Any]:
 
 def _sequential(row: Span) -> dict[str, Any]:
     low, high = row
-    place = {"x": 1, "y": (low + high) / 2, "len": high - low, "title": {"text": "σ<sub>i</sub>/σ<sub>1</sub>"}}
+    size = 0.82 * (high - low)  # its title stands above it
+    place = {"x": 1, "y": low + size / 2, "len": size, "title": {"text": "σ<sub>i</sub>/σ<sub>1</sub>"}}
     bar = {"thickness": 8, "outlinewidth": 0, "xpad": 6, "ticklen": 3, "tickvals": [0, 0.5, 1]}
     return {"cmin": 0, "cmax": 1, "colorscale": SEQUENTIAL, "colorbar": bar | place}

@@ -103,7 +103,7 @@ def recall_figure(curve: xr.Dataset, along: str = "lam", by: str = "pairs", of: 
         fill = {"fill": "toself", "line": {"width": 0}, "fillcolor": COLORS[color], "opacity": 0.2, "mode": "lines"}
         figure.add_trace(go.Scatter(**band, **fill, hoverinfo="skip", showlegend=False))
         line = {"color": COLORS[color], "dash": dash, "width": 2}
-        name = f"N/d = {float(at.occupancy):g}" if by == "pairs" else f"{_SYMBOLS.get(by, by)} = {value:g}"
+        name = f"N/d = {float(at.occupancy):g}" if by == "pairs" else f"{_SYMBOLS.get(by, by)} = {value:g}".replace("-", "−")
         figure.add_trace(go.Scatter(x=across, y=at[of].values, name=name, mode="lines", line=line))
     figure.update_xaxes(title_text=_ALONG.get(along, along))
     figure.update_yaxes(title_text=f"recall {of}", rangemode="tozero")

@@ -69,7 +69,7 @@ class MemoryEvolution(W.VBox):
         self._check(lam, compare, layer, head)
         self._quiet = False
         self._build_controls(lam, compare, layer, head)
-        self.views: dict[str, View] = {}
+        self.views: dict[str, View] = {name: view(x) for name, x in self.memories().items()}
         self.dataset = xr.Dataset()
         # The browser draws the memories by itself; while it does, the numbers follow three times a second.
         # Its maps begin 34 pixels in, and stand above the panels' columns.
@@ -78,7 +78,7 @@ class MemoryEvolution(W.VBox):
         self._numbers = W.HTML(layout=W.Layout(margin="0 0 0 42px"))
         self._copy = CopyButton(label="copy as code")
         traitlets.link((self._span, "value"), (self.scrubber, "colors_span"))
-        self._compute()
+        self._measure()
         last = self.dataset.sizes["time"] - 1
         if token is not None:
             require_count("token", token, 0, last)
@@ -141,12 +141,13 @@ class MemoryEvolution(W.VBox):
         buttons = {"button_width": "96px"}
         options = {"several λ": "lam", "rules": "rules"}
         self._columns: Any = W.ToggleButtons(options=options, value=compare, style=buttons)
-        narrow = W.Layout(width="150px")
+        # Each has a layout of its own: what hides one must not hide the other.
+        narrow = lambda: W.Layout(width="150px")
         self._layer: Any = W.Dropdown(
-            options=range(len(self._layers)), value=layer, description="layer", layout=narrow, style=_STYLE
+            options=range(len(self._layers)), value=layer, description="layer", layout=narrow(), style=_STYLE
         )
         self._head: Any = W.Dropdown(
-            options=range(self._layers[layer].H), value=head, description="head", layout=narrow, style=_STYLE
+            options=range(self._layers[layer].H), value=head, description="head", layout=narrow(), style=_STYLE
         )
         span = {"of the whole recording": "recording", "of this token": "token"}
         self._span: Any = W.Dropdown(
@@ -176,13 +177,13 @@ class MemoryEvolution(W.VBox):
             slider.observe(lambda change, column=column: self._refresh([column]), "value")
 
     def _arranged(self) -> tuple[W.Widget, ...]:
-        row = W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
+        row = lambda: W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
         wide = [venue for venue, width in VENUES.items() if width > 5]
         parameters = lambda: {**self.dataset.attrs, "memories": list(self.views), "token": self.token}
-        self._feedbacks = W.Box([*self._sliders, self._mode], layout=row)
+        self._feedbacks = W.Box([*self._sliders, self._mode], layout=row())
         self._fit_controls()
         return (
-            W.Box([self._columns, self._layer, self._head, self._span], layout=row),
+            W.Box([self._columns, self._layer, self._head, self._span], layout=row()),
             self._feedbacks,
             self._problem,
             self.scrubber,
@@ -210,15 +211,16 @@ class MemoryEvolution(W.VBox):
             return
         before = len(self.views)
         try:
-            self._compute()
+            self.views = {name: view(x) for name, x in self.memories().items()}
         except ValueError as error:
             self._problem.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
             return
         self._problem.value = ""
         self._fit_controls()
         self._quiet = True
-        self._load()
+        self._load()  # first, so that the browser draws the maps while the rest is computed
         self._quiet = False
+        self._measure()
         self._show_numbers()
         if columns is None or len(self.views) != before:
             self._panels.show(self._drawn())
@@ -229,12 +231,9 @@ class MemoryEvolution(W.VBox):
             {k: v for found in traces for k, v in found.items()}, evolution_ranges(self.dataset) | titles
         )
 
-    def _compute(self) -> None:
-        memories = self.memories()
-        views = {name: view(x) for name, x in memories.items()}
+    def _measure(self) -> None:
         # A memory that outgrows what is drawn ends there.
-        self.dataset = evolve({name: x.tokens(0, views[name].T) for name, x in memories.items()})
-        self.views = views
+        self.dataset = evolve({name: x.tokens(0, self.views[name].T) for name, x in self.memories().items()})
         self._copy.text = self.code()
 
     def _load(self) -> None:
@@ -249,6 +248,8 @@ class MemoryEvolution(W.VBox):
         figure = evolution_figure(self.dataset, self.token, stretches=_STRETCHES)
         # The legend is HTML above the figure: inside, it takes its share of every redraw.
         self._legend.value = legend_html(figure)
+        layout: Any = figure.layout
+        self._legend.layout.width = f"{layout.width - MARGIN}px"
         return figure.update_layout(showlegend=False, margin={"t": 24})
 
     def _show_token(self) -> None:

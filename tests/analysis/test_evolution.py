@@ -148,6 +148,8 @@ def test_the_widget_follows_its_controls():
     assert "at token 100" in widget._numbers.value
     widget._columns.value, widget._layer.value = "rules", 2
     assert list(widget.views) == ["DeltaNet", "Gated DeltaNet", "Q-Delta"]
+    # What the rules do not need is hidden, and nothing else.
+    assert [control.layout.display for control in widget.children[:3]] == [None, "none", None]
     names: dict = {}
     exec(widget.code(), names)
     np.testing.assert_allclose(names["evolved"].state_norm, widget.dataset.state_norm, rtol=1e-3)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from qdelta_analysis import recall
+from qdelta_analysis.plots import recall_figure
 from qdelta_analysis.recall import _draw
 from tests.helpers import relative_error
 
@@ -161,3 +162,17 @@ def test_what_was_not_measured_cannot_be_summed_up(as_users_call):
         recall.curve(found.isel(seed=0))
     with pytest.raises(ValueError, match="accuracy is 2; expected a number from 0 to 1"):
         recall.capacity(found, accuracy=2)
+
+
+def test_a_figure_draws_the_curve_that_it_is_asked_for():
+    curve = recall.curve(recall.measure(lam=[0.0, 1.0], pairs=[8, 16, 64], d=16, seeds=4))
+    figure = recall_figure(curve, along="pairs", by="lam", of="accuracy")
+    band, line = figure.data[2:]
+    at = curve.sel(lam=1.0)
+    assert line.name == "λ = 1"
+    np.testing.assert_array_equal(line.x, [0.5, 1.0, 4.0])  # N/d
+    np.testing.assert_array_equal(line.y, at.accuracy)
+    np.testing.assert_allclose(band.y[:3], at.accuracy - at.accuracy_sd)
+    np.testing.assert_allclose(band.y[:2:-1], at.accuracy + at.accuracy_sd)
+    with pytest.raises(ValueError, match=r"curve has dims \['pairs', 'lam'\]; expected cue and lam"):
+        recall_figure(curve, along="cue", by="lam")
