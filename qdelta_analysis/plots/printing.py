@@ -87,6 +87,10 @@ def _trace(trace: dict[str, Any]) -> dict[str, Any]:
     if "marker" in trace and trace["type"].startswith("scatter"):
         size = trace["marker"].get("size", 6)
         trace["marker"] = {**trace["marker"], "size": 0.7 * (np.asarray(size) if np.ndim(size) else size)}
+    for bars in ("error_x", "error_y"):
+        if bars in trace:
+            thin = {"thickness": 0.7 * trace[bars].get("thickness", 2), "width": 0.7 * trace[bars].get("width", 4)}
+            trace[bars] = {**trace[bars], **thin}
     if "textfont" in trace:
         trace["textfont"] = _shrunk(trace["textfont"], "textfont")
     return _enlarged(trace) if trace["type"] == "heatmap" else trace

@@ -158,7 +158,9 @@ def test_the_same_figure_gives_the_same_bytes_and_stays_as_it_was(figure, tmp_pa
 def test_bars_have_no_size_and_no_line_stays_none():
     bars = go.Bar(x=[1, 2], y=["a", "b"], orientation="h", marker={"color": "red", "line": {"width": 0.5}})
     band = go.Scatter(x=[0, 1], y=[0, 1], fill="tozeroy", line={"width": 0})
-    printed = for_print(go.Figure([bars, band, go.Scatter(x=[0, 1], y=[1, 0], line={"width": 1})]))
+    spread = go.Scatter(x=[0, 1], y=[1, 0], line={"width": 1}, error_y={"array": [1, 2], "thickness": 2})
+    printed = for_print(go.Figure([bars, band, spread]))
+    assert printed.data[2].error_y.thickness == 1.4
     assert printed.data[0].marker.to_plotly_json() == bars.marker.to_plotly_json()
     assert [line.line.width for line in printed.data[1:]] == [0, 0.75]
 

@@ -1,5 +1,6 @@
 """The gallery: what was built matches its recipes, is fit for print, and a change is noticed."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from qdelta_analysis.plots.printing import SMALLEST
 from .test_export import needs_chrome, page_size, smallest_text
 
 FOLDER = Path(__file__).resolve().parents[2] / "figures"
+NOTEBOOKS = FOLDER.parent / "notebooks"
 RECIPES = gallery.recipes(FOLDER)
 
 RECIPE = """
@@ -30,6 +32,17 @@ def draw():
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_a_figure_matches_its_recipe(recipe):
     assert gallery.check(FOLDER, recipe) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_notebook_shows_it_by_the_same_function(recipe):
+    tree = ast.parse((FOLDER / "recipes" / f"{recipe.name}.py").read_text())
+    imports = [x for x in tree.body if isinstance(x, ast.ImportFrom) and x.module.startswith("qdelta_analysis.plots")]
+    (function,) = (alias.name for x in imports for alias in x.names)
+    # The explorer's widget draws it live, and exports it by this function.
+    shown = {"explorer_figure": "Explorer()"}.get(function, f"{function}(")
+    cells = [c for path in NOTEBOOKS.glob("*.ipynb") for c in json.loads(path.read_text())["cells"]]
+    assert any(shown in "".join(c["source"]) for c in cells if c["cell_type"] == "code"), function
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
