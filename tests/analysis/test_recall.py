@@ -172,7 +172,7 @@ def test_a_figure_draws_the_curve_that_it_is_asked_for():
     assert line.name == "λ = 1"
     np.testing.assert_array_equal(line.x, [0.5, 1.0, 4.0])  # N/d
     np.testing.assert_array_equal(line.y, at.accuracy)
-    np.testing.assert_allclose(band.y[:3], at.accuracy - at.accuracy_sd)
-    np.testing.assert_allclose(band.y[:2:-1], at.accuracy + at.accuracy_sd)
+    np.testing.assert_allclose(band.y[:3], at.accuracy + at.accuracy_sd)
+    np.testing.assert_allclose(band.y[:2:-1], at.accuracy - at.accuracy_sd)
     with pytest.raises(ValueError, match=r"curve has dims \['pairs', 'lam'\]; expected cue and lam"):
         recall_figure(curve, along="cue", by="lam")
