@@ -8,11 +8,13 @@ from . import hardware as hardware
 from . import influence as influence
 from . import plots as plots
 from . import products as products
+from . import readouts as readouts
 from . import recall as recall
 from . import scale as scale
 from . import sweep as sweep
 from . import symbolic as symbolic
 from .capturing import capture as capture
+from .capturing import lam_effect as lam_effect
 from .capturing import patch as patch
 from .data import load_trained as load_trained
 from .inputs import QDeltaInputs as QDeltaInputs

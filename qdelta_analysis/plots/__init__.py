@@ -12,6 +12,7 @@ from .kernels import (
 from .learning import losses_figure, scores_figure
 from .memory import influence_figure, mean_by_distance, recall_figure, seeds_figure
 from .panels import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
+from .readouts import over_lam_figure, readouts_figure, sources_figure
 from .stability import (
     contraction_and_memory,
     error_against_bound,
@@ -46,11 +47,14 @@ __all__ = [
     "map_traces",
     "mean_by_distance",
     "norm_against_lam",
+    "over_lam_figure",
     "panels_figure",
     "plane_range",
+    "readouts_figure",
     "recall_figure",
     "scores_figure",
     "seeds_figure",
+    "sources_figure",
     "spectrum_traces",
     "stability_figure",
     "strip_figure",

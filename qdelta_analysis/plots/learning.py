@@ -122,3 +122,26 @@ def _finished(figure: go.Figure) -> go.Figure:
     legend = {"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"}
     margin = {"l": 65, "r": 12, "t": 70, "b": 60}
     return figure.update_layout(template=template(), legend=legend, width=720, height=380, margin=margin)
+
+
+def watched_figure(watched: pd.DataFrame, marked: Mapping[str, float]) -> go.Figure:
+    """Draw what each layer's memories did while a model trained, a panel for each quantity in `marked`.
+
+    watched: the columns step, layer, name and value, as training logs them. marked: by name, a value to hold it
+    against, as a dashed line, such as the paper's.
+    """
+    figure = make_subplots(rows=1, cols=len(marked), horizontal_spacing=0.1, subplot_titles=list(marked))
+    styles = [("memory", "solid"), ("error_after", "dash"), ("alignment", "dot"), ("norm", "dashdot")]
+    for column, (name, value) in enumerate(marked.items(), start=1):
+        rows = watched.loc[watched["name"] == name]
+        for number, (layer, mine) in enumerate(rows.groupby("layer")):
+            color, dash = styles[number % len(styles)]
+            line = {"color": COLORS[color], "width": 2, "dash": dash}
+            drawn = go.Scatter(x=mine["step"], y=mine["value"], mode="lines", line=line, name=f"layer {layer}")
+            figure.add_trace(drawn.update(showlegend=column == 1, legendgroup=str(layer)), row=1, col=column)
+        line = {"color": COLORS["reference"], "width": 1, "dash": "dash"}
+        ends = {"x": [watched["step"].min(), watched["step"].max()], "y": [value, value]}
+        reference = go.Scatter(**ends, mode="lines", line=line, name="the paper's", showlegend=column == 1)
+        figure.add_trace(reference, row=1, col=column)
+        figure.update_xaxes(title_text="step", row=1, col=column)
+    return _finished(figure)

@@ -1,15 +1,20 @@
 """patch(): models run with query feedback that they were not trained with."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from qdelta_analysis import capture, patch
+from qdelta_analysis.capturing import lam_effect
 from qdelta_analysis.data import load_model
 from qdelta_analysis.threads import one_thread
 from qdelta_kernels import qdelta_rule_reference
 from tests.helpers import relative_error
-from tests.learning.sizes import VARIANTS, model, tokens
+from tests.learning.sizes import BASE, VARIANTS, model, tokens
 
 from .stand_ins import AttributeLayer, FlaLayer
 from .test_capture import CLASSES, everything, linear_layers, peer
@@ -165,3 +170,22 @@ def test_feedback_that_there_is_not_is_refused(hub):
         hub(ids)
     with pytest.raises(ValueError, match="without a layer whose rule can be reached"), patch(nn.Linear(2, 2), lam=0.5):
         pass
+
+
+def test_the_effect_on_predictions_is_their_divergence():
+    net, ids = model(), tokens(2, 12)
+    before = net(ids).detach().double()
+    found = lam_effect(net, ids, [0.0, 0.7], norm_compensation=True)
+    assert found.divergence.shape == (2, 2, 12)
+    with patch(net, 0.7, norm_compensation=True):
+        after = net(ids).detach().double()
+    p, other = before.softmax(-1).numpy(), after.softmax(-1).numpy()
+    expected = stats.entropy(p, other, axis=-1)
+    np.testing.assert_allclose(found.divergence.sel(lam=0.7), expected, rtol=1e-5, atol=1e-10)
+    assert (found.divergence.sel(lam=0.7) > 1e-6).any()
+    assert (found.changed.sel(lam=0.7) == (p.argmax(-1) != other.argmax(-1))).all()
+    plain = model(replace(BASE, rule="gated-deltanet"))
+    none = lam_effect(plain, ids, [0.0])  # which is what that model does anyway
+    assert abs(none.divergence).max() < 1e-9
+    assert not none.changed.any()
+    assert torch.equal(net(ids).detach().double(), before)
