@@ -90,10 +90,12 @@ def recall_figure(curve: xr.Dataset, along: str = "lam", by: str = "pairs", of: 
 
     curve: what `recall.curve` returned, with these two dims; the band is one standard deviation to either side. of:
     "error" or "accuracy". Pairs are drawn as N/d, what is written for each dimension of the keys. Raises ValueError
-    for other dims.
+    for other dims, or more values of the other than there are lines to tell apart.
     """
     if set(curve[of].dims) != {along, by}:
         raise ValueError(f"curve has dims {list(curve[of].dims)}; expected {along} and {by}.")
+    if curve.sizes[by] > len(_SERIES):
+        raise ValueError(f"curve has {curve.sizes[by]} values of {by}; expected at most {len(_SERIES)}.")
     figure = go.Figure()
     across = (curve.occupancy if along == "pairs" else curve[along]).values
     for value, (color, dash) in zip(curve[by].values, _SERIES, strict=False):
@@ -103,7 +105,8 @@ def recall_figure(curve: xr.Dataset, along: str = "lam", by: str = "pairs", of: 
         fill = {"fill": "toself", "line": {"width": 0}, "fillcolor": COLORS[color], "opacity": 0.2, "mode": "lines"}
         figure.add_trace(go.Scatter(**band, **fill, hoverinfo="skip", showlegend=False))
         line = {"color": COLORS[color], "dash": dash, "width": 2}
-        name = f"N/d = {float(at.occupancy):g}" if by == "pairs" else f"{_SYMBOLS.get(by, by)} = {value:g}".replace("-", "−")
+        symbol, size = ("N/d", float(at.occupancy)) if by == "pairs" else (_SYMBOLS.get(by, by), value)
+        name = f"{symbol} = {size:g}".replace("-", "−")
         figure.add_trace(go.Scatter(x=across, y=at[of].values, name=name, mode="lines", line=line))
     figure.update_xaxes(title_text=_ALONG.get(along, along))
     figure.update_yaxes(title_text=f"recall {of}", rangemode="tozero")

@@ -176,3 +176,6 @@ def test_a_figure_draws_the_curve_that_it_is_asked_for():
     np.testing.assert_allclose(band.y[:2:-1], at.accuracy - at.accuracy_sd)
     with pytest.raises(ValueError, match=r"curve has dims \['pairs', 'lam'\]; expected cue and lam"):
         recall_figure(curve, along="cue", by="lam")
+    many = recall.curve(recall.measure(lam=np.linspace(0, 1, 5), pairs=[2, 4], d=4, seeds=2))
+    with pytest.raises(ValueError, match="curve has 5 values of lam; expected at most 4"):
+        recall_figure(many, along="pairs", by="lam")
