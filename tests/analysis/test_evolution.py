@@ -188,3 +188,29 @@ def test_the_widget_moves_what_it_drew():
 def test_the_widget_refuses_what_is_not_there(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         MemoryEvolution(**options)
+
+
+def test_a_memory_that_outgrows_what_is_drawn_ends_there():
+    widget = MemoryEvolution(generators.two_token_cycle(T=256, lam=1.0), compare="rules", token=255)
+    tokens = {m["name"]: m["tokens"] for m in widget.scrubber.recording["memories"]}
+    assert tokens["DeltaNet"] == 256
+    end = tokens["Q-Delta"]
+    assert 190 < end < 210  # 2^(end / 2) passes 1e30
+    norm = widget.dataset.state_norm.sel(memory="Q-Delta").values
+    assert np.isfinite(norm[:end]).all()
+    assert np.isnan(norm[end:]).all()
+    assert widget.token == 255
+    assert len(widget.figure().data) == 3 * 14
+
+
+def test_a_feedback_out_of_range_is_said_and_changes_nothing():
+    widget = MemoryEvolution(INPUTS.with_lam(1.5), lam=[1.0])
+    widget._mode.value = "× learned"
+    before = widget.views
+    assert list(before) == ["λ × 1"]
+    widget._sliders[0].value = 1.5
+    assert "lam has values in [2.25, 2.25]" in widget._problem.value
+    assert widget.views is before
+    widget._sliders[0].value = 0.5
+    assert widget._problem.value == ""
+    assert list(widget.views) == ["λ × 0.5"]
