@@ -26,6 +26,7 @@ NAMES = (
     "learning",
     "explorer",
     "scrubber",
+    "figures",
 )
 
 

@@ -1,6 +1,7 @@
 """The gallery: what was built matches its recipes, is fit for print, and a change is noticed."""
 
 import ast
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from plotly.colors import hex_to_rgb, unconvert_from_RGB_255
 
 from qdelta_analysis import gallery, provenance
 from qdelta_analysis.plots.memory import mean_by_distance
 from qdelta_analysis.plots.printing import SMALLEST
+from qdelta_analysis.plots.theme import DIVERGING, SEQUENTIAL
 
 from .test_export import needs_chrome, page_size, smallest_text
 
@@ -50,6 +53,43 @@ def test_a_figure_is_fit_for_print(recipe):
     assert smallest_text(FOLDER / f"{recipe.name}.svg") >= SMALLEST
     width, height = json.loads((FOLDER / f"{recipe.name}.json").read_text())["size_in"]
     np.testing.assert_allclose(page_size(FOLDER / f"{recipe.name}.pdf"), (width, height), atol=0.01)
+
+
+def lightness(color: str) -> float:
+    """How light a colour is in greyscale, from 0 to 255."""
+    return float(np.array(unconvert_from_RGB_255(hex_to_rgb(color))) @ [0.299, 0.587, 0.114]) * 255
+
+
+def look(trace) -> tuple:
+    """What tells a trace from others without colour: its dash and its symbol."""
+    if trace.type == "bar":
+        return ("bar",)
+    lines, markers = ("lines" in (trace.mode or "lines")), ("markers" in (trace.mode or ""))
+    symbol = trace.marker.symbol
+    return (
+        lines and (trace.line.dash or "solid"),
+        markers and (tuple(symbol) if isinstance(symbol, list | tuple) else symbol or "circle"),
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_what_a_legend_names_is_told_apart_in_greyscale(recipe):
+    figure, _ = recipe.draw()
+    named = [t for t in figure.data if t.type in ("scatter", "bar") and t.name and t.showlegend is not False]
+    for a, b in itertools.combinations(named, 2):
+        if a.legend == b.legend and look(a) == look(b):
+            lines = a.type == "scatter" and "markers" not in (a.mode or "")
+            shades = [lightness(t.line.color if lines else t.marker.color) for t in (a, b)]
+            assert abs(shades[0] - shades[1]) > 25, (a.name, b.name)
+
+
+def test_colours_of_maps_keep_their_order_in_greyscale():
+    shades = np.array([lightness(color) for _, color in SEQUENTIAL])
+    assert (np.diff(shades) > 5).all()
+    shades = np.array([lightness(color) for color in DIVERGING])
+    middle = len(shades) // 2
+    assert (np.diff(shades[: middle + 1]) > 0).all()
+    assert (np.diff(shades[middle:]) < 0).all()
 
 
 def test_the_gallery_shows_all_of_them_and_is_small():
