@@ -7,11 +7,12 @@ from collections.abc import Callable
 import ipywidgets as W
 import plotly.graph_objects as go
 
+from .exporting import ExportRow
 from .live_figure import LiveFigure
 
 
 class Slides(W.VBox):
-    """Draw `make(**values)`, again whenever a slider moves.
+    """Draw `make(**values)`, again whenever a slider moves; a button exports what is drawn.
 
     Each keyword names an argument of `make` and gives its slider's (low, high, step, start), or a switch's start, True
     or False.
@@ -25,7 +26,9 @@ class Slides(W.VBox):
         self.figure = LiveFigure(make(**self.values))
         for slider in self.sliders.values():
             slider.observe(lambda change: self.figure.show(make(**self.values)), "value")
-        super().__init__([*self.sliders.values(), self.figure])
+        name = getattr(make, "__name__", "figure").strip("<>_")
+        export_row = ExportRow(name, lambda: self.figure.figure, lambda: self.values)
+        super().__init__([*self.sliders.values(), self.figure, export_row])
 
     @property
     def values(self) -> dict[str, float]:

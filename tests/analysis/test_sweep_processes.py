@@ -292,6 +292,21 @@ def test_two_dask_workers_compute_and_this_process_writes(cluster, tmp_path):
     np.testing.assert_allclose(named.final_norm, here.final_norm, rtol=1e-5)
 
 
+def test_a_sweep_on_a_cluster_is_stopped_and_goes_on(cluster, tmp_path):
+    from distributed import Client
+
+    options = {"path": tmp_path / "it.zarr", "progress": False}
+    grid = {"T": [3, 4], "lam": np.linspace(0, 1, 65)}
+    with Client(cluster) as client, joblib.parallel_config(backend="dask", client=client):
+        stopped = sweep.run(where, grid, generators.isotropic, stop=lambda: True, **options)
+        done = stopped.status == 1
+        assert 0 < done.sum() < done.size
+        assert (sweep.load(tmp_path / "it.zarr").status == stopped.status).all()
+        whole = sweep.run(where, grid, generators.isotropic, **options)
+    assert (whole.status == 1).all()
+    np.testing.assert_array_equal(whole.process.where(done), stopped.process)  # who computed them computed them once
+
+
 def test_the_same_command_computes_on_the_cluster(cluster, here):
     grid = ["--lam", "0,1", "-N", "4", "--seed", "0:9:10", "-d", "2"]
     run = qdelta("transition", *grid, "-o", "it.zarr", "--scheduler", cluster.scheduler_address)

@@ -1,0 +1,35 @@
+"""A figure under sliders: what it draws when they move, and what its button exports."""
+
+import json
+
+import numpy as np
+import plotly.graph_objects as go
+
+from qdelta_analysis.widgets import Slides
+
+from .test_export import needs_chrome
+
+
+def powers(exponent, shifted):
+    x = np.linspace(0, 1, 5)
+    return go.Figure(go.Scatter(x=x, y=x**exponent + shifted))
+
+
+def test_it_draws_what_the_sliders_say():
+    slides = Slides(powers, exponent=(1, 3, 0.5, 2), shifted=False)
+    assert slides.values == {"exponent": 2, "shifted": False}
+    slides.sliders["exponent"].value = 3
+    slides.sliders["shifted"].value = True
+    np.testing.assert_allclose(slides.figure.figure.data[0].y, np.linspace(0, 1, 5) ** 3 + 1)
+
+
+@needs_chrome
+def test_its_button_exports_what_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    slides = Slides(powers, exponent=(1, 3, 0.5, 2), shifted=False)
+    slides.sliders["exponent"].value = 2.5
+    slides.children[-1].children[0].click()
+    assert {path.name for path in tmp_path.iterdir()} == {f"powers-1.{kind}" for kind in ("pdf", "svg", "png", "json")}
+    sidecar = json.loads((tmp_path / "powers-1.json").read_text())
+    assert sidecar["parameters"] == {"exponent": 2.5, "shifted": False}
+    assert sidecar["drawing"]["data[0].y[1]"] == 0.25**2.5
