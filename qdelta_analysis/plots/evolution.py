@@ -161,19 +161,21 @@ def _add_memory(figure: go.Figure, evolved: xr.Dataset, column: int, rows: list[
             axis |= {"autorange": "reversed", "showgrid": False}
         if row == _ANGLE:
             axis |= {"range": [0, 180], "tickvals": [0, 90, 180], "ticktext": ["0°", "90°", "180°"]}
+        place: dict[str, Any] = {"mode": "lines", "xaxis": x, "yaxis": y}
         for name, label, color in lines:
-            noisy = f"{name}_mean {column}" in traces
+            key, noisy = f"{name} {column}", f"{name}_mean {column}" in traces
             hover = f"{label}: %{{y:.4g}}<br>token %{{x}} %{{text}}<extra></extra>"
-            style = {"mode": "lines", "xaxis": x, "yaxis": y, "legendgroup": name, "name": label}
-            line = {"color": COLORS[color], "width": 0.75 if noisy else 1.5}
-            key = f"{name} {column}"
-            single = {"line": line, "opacity": 0.45 if noisy else 1, "hovertemplate": hover, "showlegend": False}
-            figure.add_trace(go.Scatter(**traces[key], meta=key, **style, **single))
-            if noisy:
-                key = f"{name}_mean {column}"
-                mean = {"line": {"color": COLORS[color], "width": 2}, "showlegend": column == 0 and row == _NORM}
+            style = {"line": {"color": COLORS[color], "width": 0.75 if noisy else 1.5}, "opacity": 0.45 if noisy else 1}
+            line = go.Scatter(**traces[key], meta=key, **place, **style, hovertemplate=hover, showlegend=False)
+            figure.add_trace(line)
+        # After all of these, so that no token hides a mean.
+        for name, label, color in lines:
+            if (key := f"{name}_mean {column}") in traces:
+                dash = "dot" if name.startswith("query") else "solid"  # told apart in greyscale too
                 hover = f"{label}, mean over {evolved.attrs['window']}: %{{y:.4g}}<br>token %{{x}}<extra></extra>"
-                figure.add_trace(go.Scatter(**traces[key], meta=key, **style, **mean, hovertemplate=hover))
+                style = {"line": {"color": COLORS[color], "width": 2, "dash": dash}, "hovertemplate": hover}
+                legend = {"name": label, "showlegend": column == 0 and row == _NORM}
+                figure.add_trace(go.Scatter(**traces[key], meta=key, **place, **style, **legend))
         figure.update_layout({_axis("y", column * len(_ROWS) + row): axis})
 
 
