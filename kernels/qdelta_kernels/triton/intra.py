@@ -147,6 +147,11 @@ def intra_kernel(
         if L2NORM:
             b_q2 += tl.sum(b_q.to(tl.float32) * b_q.to(tl.float32), 1)
             b_k2 += tl.sum(b_k.to(tl.float32) * b_k.to(tl.float32), 1)
+    if TRACE:
+        m_same = o_c[:, None] == o_c[None, :]
+        p_products = products + pid * 2 * C + o_c
+        tl.store(p_products, tl.sum(tl.where(m_same, b_kk, 0.0), 1))
+        tl.store(p_products + C, tl.sum(tl.where(m_same, b_qk, 0.0), 1))
     b_beta = tl.load(beta + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
     b_G, b_last = running_decay(g, o_t, m_t, i_hv, HV, HAS_G, C)
     # Zero beyond the sequence's end: what later kernels load there then changes nothing.
@@ -169,10 +174,6 @@ def intra_kernel(
     b_A = scale * b_D * b_qk
     if TRACE:
         b_A = tl.where(m_erase, b_A, 0.0)
-        m_same = o_c[:, None] == o_c[None, :]
-        p_products = products + pid * 2 * C + o_c
-        tl.store(p_products, tl.sum(tl.where(m_same, b_kk, 0.0), 1))
-        tl.store(p_products + C, tl.sum(tl.where(m_same, b_qk, 0.0), 1))
     tl.store(readout + p_cc + o_cc, b_A.to(readout.dtype.element_ty))
     if HAS_LAM:
         b_lam = tl.load(lam + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)

@@ -39,7 +39,7 @@ def cut(bounds: Bounds, C: int, chunks_per_span: int, device: torch.device, stop
     chunk_start, chunk_end = [], []
     for a, b in bounds:
         chunks = -(-(b - a) // C)
-        firsts = sorted({0, *range(0, chunks, chunks_per_span), *(stop for stop in stops if stop < chunks)})
+        firsts = span_starts(chunks, chunks_per_span, stops)
         for first, last in itertools.pairwise((*firsts, chunks)):
             start.append(a + first * C)
             end.append(min(b, a + last * C))
@@ -51,6 +51,11 @@ def cut(bounds: Bounds, C: int, chunks_per_span: int, device: torch.device, stop
     # One transfer for all: small ones cost more to start than to make.
     together = torch.tensor([x for part in lists for x in part], dtype=torch.int64).to(device)
     return Spans(*together.split([len(part) for part in lists]))
+
+
+def span_starts(chunks: int, chunks_per_span: int, stops: tuple[int, ...] = ()) -> list[int]:
+    """Return the chunks at which the spans of a sequence of so many chunks begin."""
+    return sorted({0, *range(0, chunks, chunks_per_span), *(stop for stop in stops if stop < chunks)})
 
 
 def bounds_of(B: int, T: int, cu_seqlens: Tensor | None) -> Bounds:

@@ -11,7 +11,7 @@ from .chunk import Call, Prepared, Traced, prepare, run, scan, span_products
 from .diagnostics import diagnostics_kernel
 from .launch import Launch, ceil_power, launches
 from .ops import chunk_of
-from .spans import Spans, cut
+from .spans import Spans, cut, span_starts
 
 
 def trace(q, k, v, g, beta, lam, initial, at: list[int], keep_updates: bool, chunk_size: int) -> tuple:
@@ -27,7 +27,7 @@ def trace(q, k, v, g, beta, lam, initial, at: list[int], keep_updates: bool, chu
     entering = _follow(call, spans, prepared, launch, {"eps": eps, "traced": traced})
     scalars = _diagnose(call, spans, prepared, traced)
     updates = None if eps is None else (call.beta[..., None] * eps)[..., :V]
-    return *scalars, updates, _states(call, spans, launch, entering, at)[..., :K, :V]
+    return *scalars, updates, _states(call, launch, entering, at)[..., :K, :V]
 
 
 def _follow(call: Call, spans: Spans, prepared: Prepared, launch: Launch, room: dict) -> Tensor:
@@ -80,17 +80,18 @@ def _diagnose(call: Call, spans: Spans, prepared: Prepared, traced: Traced) -> l
     return found
 
 
-def _states(call: Call, spans: Spans, launch: Launch, entering: Tensor, at: list[int]) -> Tensor:
+def _states(call: Call, launch: Launch, entering: Tensor, at: list[int]) -> Tensor:
     """Return the states after tokens, [B, len(at), HV, K, V]: each is carried on from its chunk's start as a short span
     of its own."""
     B, T = call.q.shape[:2]
-    C, per_sequence = call.C, -(-T // call.C)
+    C, each = call.C, len(entering) // B
     if not at:
         return entering.new_empty((B, 0, *entering.shape[1:]))
+    # Found on the CPU, and picked one by one: a copy to or from the device would wait for all that it has yet to do.
+    begins = span_starts(-(-T // C), call.span_length(launch.BV), tuple(t // C for t in at))
+    picked = torch.stack([entering[b * each + begins.index(t // C)] for b in range(B) for t in at])
     tokens = [b * T + t for b in range(B) for t in at]
-    first = {chunk: span for span, chunk in enumerate(spans.chunk.tolist())}
-    entering = entering[[first[b * per_sequence + t // C] for b in range(B) for t in at]]
     short = cut(tuple((t - t % T % C, t + 1) for t in tokens), C, 1, call.q.device)
-    final = torch.empty_like(entering)
-    run(call, short, prepare(replace(call, slots=len(tokens)), short), launch, entering, final=final)
+    final = torch.empty_like(picked)
+    run(call, short, prepare(replace(call, slots=len(tokens)), short), launch, picked, final=final)
     return final.unflatten(0, (B, len(at)))
