@@ -41,7 +41,8 @@ def scores_figure(
             seeds = runs.loc[(runs["task"] == task) & (runs["variant"] == variant) & (runs["metric"] == metric)]
             places = {condition: i + shift for i, condition in enumerate(conditions)}
             figure.add_trace(_points(mine, variant, number, places).update(showlegend=column == 1), row=1, col=column)
-            figure.add_trace(_rings(seeds, variant, number, places), row=1, col=column)
+            aside = {condition: x + 0.22 / len(variants) for condition, x in places.items()}
+            figure.add_trace(_rings(seeds, variant, number, aside), row=1, col=column)
         if chance is not None and task in chance:
             line = {"color": COLORS["reference"], "width": 1, "dash": "dash"}
             ends = {"x": [-0.5, len(conditions) - 0.5], "y": [chance[task]] * 2}
@@ -98,7 +99,7 @@ def _points(mine: pd.DataFrame, variant: str, number: int, places: Mapping[str, 
 
 def _rings(seeds: pd.DataFrame, variant: str, number: int, places: Mapping[str, float]) -> go.Scatter:
     return go.Scatter(
-        x=[places[condition] + 0.05 for condition in seeds["condition"]],
+        x=[places[condition] for condition in seeds["condition"]],
         y=seeds["value"],
         mode="markers",
         marker={"color": COLORS[_style(variant, number)[0]], "symbol": "circle-open", "size": 5},
@@ -114,7 +115,8 @@ def _style(variant: str, number: int) -> tuple[str, str, str]:
 
 
 def _broken(condition: str) -> str:
-    return condition.replace(" in ", "<br>in ").replace(", ", ",<br>")
+    broken = condition.replace(" in ", "<br>in ").replace(", ", ",<br>")
+    return broken if "<br>" in broken else "<br>".join(broken.rsplit(" ", 1))
 
 
 def _finished(figure: go.Figure) -> go.Figure:
@@ -145,3 +147,29 @@ def watched_figure(watched: pd.DataFrame, marked: Mapping[str, float]) -> go.Fig
         figure.add_trace(reference, row=1, col=column)
         figure.update_xaxes(title_text="step", row=1, col=column)
     return _finished(figure)
+
+
+def differences_figure(found: pd.DataFrame, metric: str) -> go.Figure:
+    """Draw each variant's difference to Gated DeltaNet with its 95 % interval, a row each, a panel for each condition.
+
+    found: what `experiments.summary` returns, of three conditions at most. An interval that keeps clear of the line at
+    0 is a difference that the seeds agree on.
+    """
+    rows = found.loc[(found["metric"] == metric) & found["difference"].notna()]
+    conditions = list(dict.fromkeys(rows["condition"]))
+    variants = list(dict.fromkeys(rows["variant"]))
+    figure = make_subplots(
+        rows=1, cols=len(conditions), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=conditions
+    )
+    for column, condition in enumerate(conditions, start=1):
+        part = rows.loc[rows["condition"] == condition]
+        bars = {"type": "data", "array": part["high"] - part["difference"], "thickness": 1.5, "width": 4}
+        bars |= {"arrayminus": part["difference"] - part["low"]}
+        marks = {"mode": "markers", "marker": {"color": COLORS["memory"], "size": 8}, "showlegend": False}
+        drawn = go.Scatter(x=part["difference"], y=part["variant"], error_x=bars, name=condition, **marks)
+        figure.add_trace(drawn, row=1, col=column)
+    zero = {"zeroline": True, "zerolinecolor": COLORS["reference"], "zerolinewidth": 2, "rangemode": "tozero"}
+    figure.update_xaxes(title_text=f"{metric}, less Gated DeltaNet's", **zero)
+    figure.update_yaxes(categoryorder="array", categoryarray=variants[::-1])
+    figure = _finished(figure)
+    return figure.update_layout(height=140 + 26 * len(variants), margin={"l": 190, "t": 40})

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from qdelta_analysis.learning.experiments import summary
-from qdelta_analysis.plots.learning import losses_figure, scores_figure
+from qdelta_analysis.plots.learning import differences_figure, losses_figure, scores_figure, watched_figure
 
 VALUES = {"gated-deltanet": [0.2, 0.4], "q-delta": [0.5, 0.9], "q-delta, lam = 1": [0.3, 0.3]}
 RUNS = pd.DataFrame(
@@ -42,3 +42,25 @@ def test_losses_show_the_mean_and_every_seed():
     np.testing.assert_allclose(mean.y, tokens / 100 + 0.5)
     np.testing.assert_array_equal(mean.x, tokens)
     assert len(figure.data) == 3
+
+
+def test_differences_show_the_interval_of_every_variant_but_the_baseline():
+    found = summary(RUNS).query("task == 'a'")
+    figure = differences_figure(found, "accuracy")
+    short, long = figure.data
+    assert (short.name, long.name) == ("short", "long")
+    assert list(short.y) == ["q-delta", "q-delta, lam = 1"]
+    expected = found.query("condition == 'short'").set_index("variant").loc[list(short.y)]
+    np.testing.assert_allclose(short.x, expected.difference)
+    np.testing.assert_allclose(short.x + short.error_x.array, expected.high)
+    np.testing.assert_allclose(short.x - short.error_x.arrayminus, expected.low)
+
+
+def test_watched_numbers_stand_beside_the_paper_s():
+    watched = pd.DataFrame(
+        {"step": step, "layer": layer, "name": name, "value": layer + step}
+        for step in (0, 4) for layer in (0, 1) for name in ("beta_a", "cosine", "lam")
+    )  # fmt: skip
+    figure = watched_figure(watched, {"beta_a": 0.043, "cosine": 0.07})
+    assert [t.name for t in figure.data] == ["layer 0", "layer 1", "the paper's"] * 2
+    assert [tuple(t.y) for t in figure.data[:3]] == [(0, 4), (1, 5), (0.043, 0.043)]

@@ -7,6 +7,10 @@ from .plans import plan as plan
 from .running import describe as describe
 from .running import finish as finish
 from .running import run_experiment as run_experiment
+from .shipped import beside_paper as beside_paper
+from .shipped import guessing as guessing
+from .shipped import made as made
+from .shipped import overview as overview
 from .tables import BASELINE as BASELINE
 from .tables import losses as losses
 from .tables import results as results

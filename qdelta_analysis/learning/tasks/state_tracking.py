@@ -23,8 +23,9 @@ class StateTracking:
     """Follow a product of group elements: after x_1 ... x_t the target is x_t x_{t-1} ... x_1, at every t.
 
     "parity" is Z2, bits and their sum mod 2; "s3" the six permutations of three things, in lexicographic order, the
-    last one applied last. A transition whose eigenvalues all lie in [0, 1], as in the guaranteed region, cannot flip a
-    sign, so neither can be followed at any length by one layer (arXiv 2411.12537); `allow_neg_eigval` may.
+    last one applied last. A transition whose eigenvalues all lie in [0, 1], as Gated DeltaNet's, cannot flip a sign, so
+    neither can be followed at any length by one layer (arXiv 2411.12537); `allow_neg_eigval` may. Q-Delta's eigenvalue
+    1 - beta a, a = 1 + lam cos(q, k) for unit q and k, reaches down to -1 with beta and lam in [0, 1].
 
     length: in training; tested: in tests; rows: of each test. Raises ValueError for another group or size.
     """
