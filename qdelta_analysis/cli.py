@@ -189,7 +189,7 @@ def experiment(
     ),
     size: Annotated[str, typer.Option(help="cpu or gpu: how large models and tasks are.")] = "cpu",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time on the CPU, each on one thread.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the table and its note here.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's event files beside the CSV logs.")] = True,
 ) -> None:
