@@ -28,7 +28,8 @@ def launch_resources(arch: int = 90, bits: int = 16, K: int = 128) -> xr.Dataset
 
     Variables over `launch`: registers per thread, `shared` memory per program and `spilled` memory per thread in bytes,
     `spills_in_loops` (NaN where not looked for), and how many warp group (`wgmma`) and warp products (`mma`) the code
-    has; coordinates kernel, BK, BV (0: all of it), warps and stages; attribute `shared_limit`, what the chip has.
+    has; coordinates kernel, BK, BV (0: all of it), warps, stages and `register_limit` (0: none); attribute
+    `shared_limit`, what the chip has.
 
     arch 80 or 90 is the compute capability, bits the size of an element, K the width of a key. It takes seconds, and
     runs in a process of its own, since here Triton may be set to interpret.
@@ -47,6 +48,8 @@ def launch_resources(arch: int = 90, bits: int = 16, K: int = 128) -> xr.Dataset
         raise RuntimeError(f"the launch table's row {(arch, bits, K)} did not compile: {run.stderr[-2000:]}")
     found = json.loads(run.stdout)
     launches = [{**row.pop("launch"), "kernel": row.pop("kernel")} for row in found["rows"]]
+    for launch in launches:  # what a thread may have, beside the registers that it takes
+        launch["register_limit"] = launch.pop("registers")
     needs = ("registers", "shared", "spilled", "spills_in_loops", "wgmma", "mma")
     variables = {name: ("launch", np.array([row[name] for row in found["rows"]], dtype=float)) for name in needs}
     coordinates = {name: ("launch", [launch[name] for launch in launches]) for name in launches[0]}

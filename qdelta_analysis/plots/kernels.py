@@ -137,7 +137,8 @@ def launch_figure(needs: xr.Dataset) -> go.Figure:
         figure.add_vline(x=limit, line=line, annotation_text=f"limit {limit:.0f}", annotation_position="top", **place)
         figure.update_xaxes(title_text=title, range=[0, 1.06 * limit], **place)
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
-    figure.update_layout(template=template(), showlegend=False, bargap=0.25, width=_WIDTH, height=330)
+    figure.update_layout(template=template(), showlegend=False, bargap=0.25, width=_WIDTH)
+    figure.update_layout(height=75 + 43 * len(labels))
     return figure.update_layout(margin={"l": 10, "r": 12, "t": 25, "b": 50})
 
 

@@ -1,5 +1,6 @@
 """What kernels need of a chip, and what a recorded run says: read back as the benchmark writes it."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,9 +16,10 @@ def test_one_row_of_the_launch_table_is_compiled():
     pytest.importorskip("triton")
     needs = hardware.launch_resources(80, 16, 64)
     row = table()["sm_80", 16, 64]
-    assert set(needs.kernel.values) == {"intra", "forward", "state_gradient", "token_gradient"}
+    assert set(needs.kernel.values) == {"intra", "forward", "trace", "state_gradient", "token_gradient"}
     forward = needs.isel(launch=needs.kernel.values == "forward")
     assert sorted(forward.BV.values) == sorted({launch.BV for launch in row.forward.values()})
+    assert set(needs.register_limit.values) <= {launch.registers for launch in launches_of(row)}
     assert (needs.registers > 0).all()
     assert (needs.registers <= 255).all()
     assert (needs.shared > 0).all()
@@ -28,6 +30,12 @@ def test_one_row_of_the_launch_table_is_compiled():
     np.testing.assert_array_equal(registers.x, needs.registers)
     np.testing.assert_array_equal(shared.x, needs.shared / 1024)
     assert len(set(registers.y)) == needs.sizes["launch"]
+
+
+def launches_of(row) -> list:
+    """Every launch of a row of the table."""
+    parts = (getattr(row, field.name) for field in dataclasses.fields(row))
+    return [launch for part in parts for launch in (part.values() if isinstance(part, dict) else [part])]
 
 
 def test_no_row_of_the_table_is_compiled(as_users_call):
