@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from .theme import COLORS, DIVERGING, template
+from .theme import COLORS, DIVERGING_STOPS, template
 
 # What JupyterLab shows beside its file browser in a window of 1200 pixels.
 _WIDTH = 740
@@ -200,7 +200,7 @@ def _line(x: np.ndarray, y: np.ndarray, **style: Any) -> go.Scatter:
 
 def _colors(limit: float, x: float) -> dict[str, Any]:
     ticks = {"tickvals": [-limit, 0, limit], "ticklen": 3, "xpad": 4}
-    return {"cmin": -limit, "cmax": limit, "colorscale": list(DIVERGING), "colorbar": _BAR | ticks | {"x": x}}
+    return {"cmin": -limit, "cmax": limit, "colorscale": DIVERGING_STOPS, "colorbar": _BAR | ticks | {"x": x}}
 
 
 def _launch_label(launch: xr.Dataset) -> str:

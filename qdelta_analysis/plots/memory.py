@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from .theme import COLORS, DIVERGING, template
+from .theme import COLORS, DIVERGING_STOPS, template
 
 _LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 # Told apart by colour, by lightness and by dash.
@@ -68,7 +68,7 @@ def influence_figure(found: Mapping[str, Float[np.ndarray, "T T"]], block: slice
         "nticks": 5,
         "title": {"text": "M"},
     }
-    colors = {"cmin": -limit, "cmax": limit, "colorscale": list(DIVERGING), "colorbar": bar}
+    colors = {"cmin": -limit, "cmax": limit, "colorscale": DIVERGING_STOPS, "colorbar": bar}
     legend = {"x": 0.02, "y": 0.02, "xanchor": "left", "yanchor": "bottom"}
     figure.update_annotations(font_size=12)
     return figure.update_layout(template=template(), width=640, height=620, coloraxis=colors, legend=legend)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ..view import View
-from .theme import COLORS, DIVERGING, template
+from .theme import COLORS, DIVERGING_STOPS, template
 
 Traces = dict[str, dict[str, Any]]
 Place = dict[str, Any]  # row and col of a panel
@@ -76,7 +76,7 @@ def explorer_figure(view: View, token: int) -> go.Figure:
     figure.update_yaxes(domain=[0.65, 1.0])
     S = view.state(token)
     limit = float(np.abs(S).max()) or 1.0
-    colors = {"zmin": -limit, "zmax": limit, "colorscale": list(DIVERGING)}
+    colors = {"zmin": -limit, "zmax": limit, "colorscale": DIVERGING_STOPS}
     figure.add_trace(go.Heatmap(z=S, **colors), row=1, col=1)
     place = _axes(figure, {"row": 1, "col": 1})
     (_, right), (low, high) = place.xaxis.domain, place.yaxis.domain

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..stability import StabilityMap
 from ..transition import Transition
-from .theme import COLORS, DIVERGING, template
+from .theme import COLORS, DIVERGING_STOPS, template
 
 Traces = dict[str, dict[str, Any]]
 
@@ -146,7 +146,7 @@ def growth_colors(m: StabilityMap) -> dict[str, Any]:
         "tickvals": ticks,
         "ticktext": [f"×{np.exp(tick):.3g}" for tick in ticks],
     }
-    return {"cmin": ticks[0], "cmax": ticks[-1], "colorscale": list(DIVERGING), "colorbar": bar}
+    return {"cmin": ticks[0], "cmax": ticks[-1], "colorscale": DIVERGING_STOPS, "colorbar": bar}
 
 
 def _drawn(key: str, values: dict[str, Any], first: bool) -> Any:

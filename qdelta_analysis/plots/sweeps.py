@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from .panels import log_if_wide
-from .theme import DIVERGING, SEQUENTIAL, UNDRAWN, template
+from .theme import DIVERGING_STOPS, SEQUENTIAL, UNDRAWN, template
 
 Traces = dict[str, dict[str, Any]]
 
@@ -26,8 +26,6 @@ _SYMBOLS = {"lam": "λ", "beta": "β", "alpha": "α", "c": "cos(q, k)"}
 # Seen on dark cells and on light ones.
 _MARKS = {"failed": ("x", "black", "white"), "not finite": ("circle", "white", "black")}
 _BAR = {"thickness": 10, "outlinewidth": 0, "ticklen": 3, "exponentformat": "power", "nticks": 6}
-# With their places: a live figure's values reach the browser as they are.
-_DIVERGING = [(i / (len(DIVERGING) - 1), color) for i, color in enumerate(DIVERGING)]
 _WIDE = 60  # characters of a line of a hover text
 
 
@@ -94,7 +92,7 @@ def _colored(mean: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     low, high = (float(found.min()), float(found.max())) if len(found) else (0.0, 1.0)
     if low < 0:
         limit = max(-low, high)
-        return mean, {"cmin": -limit, "cmax": limit, "colorscale": _DIVERGING, "colorbar": _BAR}
+        return mean, {"cmin": -limit, "cmax": limit, "colorscale": DIVERGING_STOPS, "colorbar": _BAR}
     if log_if_wide(found) == "log":
         least = float(found[found > 0].min())
         powers = np.arange(np.floor(np.log10(least)), np.ceil(np.log10(high)) + 1)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from qdelta_analysis import generators, guarantees
+from qdelta_analysis import generators, guarantees, rendering
 from qdelta_analysis.plots import explorer_figure
 from qdelta_analysis.view import Gate, Settings, view
 from qdelta_analysis.widgets import Explorer
@@ -148,9 +148,8 @@ def test_a_figure_holds_every_panel_and_is_readable():
 def test_exporting_without_a_chrome_says_how_to_get_one(explorer, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no-browser"))
-    from ipywidgets import HTML
-
-    message = HTML()
-    explorer._export("icml-page", message)
-    assert "plotly_get_chrome" in message.value
+    rendering._Browser.stop()  # another test's, which would draw
+    row = explorer.children[-1]
+    row.children[0].click()
+    assert "plotly_get_chrome" in row.children[-1].value
     assert list(tmp_path.iterdir()) == []

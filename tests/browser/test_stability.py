@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from qdelta_analysis import guarantees, products
+from qdelta_analysis.plots.theme import DIVERGING_STOPS
 from qdelta_analysis.view import Gate, Settings, view
 
 from . import driver
@@ -198,6 +199,8 @@ def test_the_typical_memory(page: Page):
         f"() => ({MAPS}).layout.coloraxis.colorbar.title.text.includes('typical memory in mean square')"
     )
     page.wait_for_timeout(500)
+    colors = page.evaluate(f"() => ({MAPS})._fullLayout.coloraxis.colorscale")
+    assert [colors[0][1], colors[-1][1]] == [DIVERGING_STOPS[0][1], DIVERGING_STOPS[-1][1]]
     found = wait_until_shown(page, Settings(), 512)
     assert found["z"] != before["z"]
     v = view(Settings().inputs())
