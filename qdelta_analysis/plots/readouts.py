@@ -38,7 +38,7 @@ def readouts_figure(compared: xr.Dataset) -> go.Figure:
     figure.update_yaxes(title_text="density over tokens", rangemode="tozero", row=1, col=1)
     figure.update_xaxes(title_text="pair of directions", dtick=1 if len(pairs) <= 10 else None, row=1, col=2)
     figure.update_yaxes(title_text="principal angle, degrees", range=[0, 92], row=1, col=2)
-    size = {"width": 720, "height": 340, "margin": {"l": 60, "r": 12, "t": 40, "b": 50}}
+    size = {"width": 640, "height": 330, "margin": {"l": 60, "r": 12, "t": 40, "b": 50}}
     return figure.update_layout(template=template(), legend=_LEGEND | {"x": 0.57}, bargap=0, **size)
 
 
@@ -52,7 +52,7 @@ def sources_figure(rows: Mapping[str, np.ndarray], labels: Sequence[str]) -> go.
     figure.add_hline(0, line={"color": COLORS["reference"], "width": 1})
     figure.update_xaxes(title_text="past token", tickvals=places, ticktext=list(labels), tickangle=0, showgrid=False)
     figure.update_yaxes(title_text="influence")
-    size = {"width": 720, "height": 300, "margin": {"l": 60, "r": 12, "t": 40, "b": 50}}
+    size = {"width": 640, "height": 300, "margin": {"l": 60, "r": 12, "t": 40, "b": 50}}
     return figure.update_layout(template=template(), legend=_LEGEND, **size)
 
 

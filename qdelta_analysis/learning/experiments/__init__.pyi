@@ -16,5 +16,6 @@ from .tables import losses as losses
 from .tables import results as results
 from .tables import stored as stored
 from .tables import summary as summary
+from .tables import summary_frame as summary_frame
 from .tables import summary_text as summary_text
 from .tables import write_results as write_results

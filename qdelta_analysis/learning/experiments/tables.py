@@ -96,6 +96,16 @@ def summary_text(found: pd.DataFrame) -> str:
     return "\n".join(lines[1:])
 
 
+def summary_frame(found: pd.DataFrame) -> pd.DataFrame:
+    """Lay the summary out for a notebook: a row for each condition and variant, as `summary_text` words it."""
+    rows = [
+        {name: row[name] for name in ("condition", "metric", "variant", "parameters")}
+        | {"mean ± s.d.": _spread(row["mean"], row["sd"], row["seeds"]), f"against {BASELINE}": _against(row)}
+        for row in _records(found)
+    ]
+    return pd.DataFrame(rows).set_index(["condition", "metric", "variant"])
+
+
 def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path]:
     """Write experiment_NAME.csv, a row a number, .json, how each run was made, and _losses.csv; return the paths."""
     runs = [json.loads(Path(path).read_text()) for path in paths]
