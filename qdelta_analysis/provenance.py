@@ -21,6 +21,7 @@ _TOLERANCE = 1e-5
 
 
 # What paper does not show: a figure may differ in it and be the same drawing.
+_REPLACED = {"title", "width", "height", "margin"}  # of the layout, by what a venue wants
 _UNPRINTED = {"template", "hovertemplate", "hoverinfo", "hoverlabel", "meta", "modebar", "dragmode", "uid", "hovermode"}
 
 
@@ -77,7 +78,7 @@ def _drawn(figure: go.Figure) -> dict[str, Any]:
     """Traces and layout, as far as they are printed; the template is the theme's, and the same for all."""
     parts = [*(trace.to_plotly_json() for trace in figure.data), figure.layout.to_plotly_json()]
     *traces, layout = ({name: x for name, x in part.items() if name not in _UNPRINTED} for part in parts)
-    return {"data": traces, "layout": layout}
+    return {"data": traces, "layout": {name: x for name, x in layout.items() if name not in _REPLACED}}
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import plotly.graph_objects as go
 
 from qdelta_analysis.learning import experiments
-from qdelta_analysis.plots.learning import scores_figure
+from qdelta_analysis.plots import scores_figure
 
 VENUE, HEIGHT = "icml-page", 2.4
 CAPTION = """Key-value recall (MQAR) of models of 56 thousand parameters trained from nothing for 800 steps, equal in

@@ -10,7 +10,7 @@ from .kernels import (
     token_deviation_figure,
 )
 from .learning import losses_figure, scores_figure
-from .memory import influence_figure, mean_by_distance, recall_figure, seeds_figure
+from .memory import influence_figure, mean_by_distance, recall_figure
 from .panels import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from .readouts import over_lam_figure, readouts_figure, sources_figure
 from .stability import (
@@ -53,7 +53,6 @@ __all__ = [
     "readouts_figure",
     "recall_figure",
     "scores_figure",
-    "seeds_figure",
     "sources_figure",
     "spectrum_traces",
     "stability_figure",

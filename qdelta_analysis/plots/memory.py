@@ -1,8 +1,8 @@
-"""What a memory holds: influence of past values, recall, and what models with such memories reach."""
+"""What a memory holds: influence of past values, and recall."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -111,19 +111,3 @@ def recall_figure(curve: xr.Dataset, along: str = "lam", by: str = "pairs", of: 
     figure.update_xaxes(title_text=_ALONG.get(along, along))
     figure.update_yaxes(title_text=f"recall {of}", rangemode="tozero")
     return figure.update_layout(template=template(), legend=_LEGEND, width=640, height=400)
-
-
-def seeds_figure(reached: Mapping[str, Sequence[float]], what: str) -> go.Figure:
-    """Draw what each seed of each rule reached as a point, and each rule's mean as a bar across them."""
-    figure = go.Figure()
-    names = list(reached)
-    values = [(value, name) for name in names for value in reached[name]]
-    marker = {"size": 9, "color": COLORS["memory"], "symbol": "circle-open", "line": {"width": 1.5}}
-    x, y = zip(*values, strict=True)
-    figure.add_trace(go.Scatter(x=x, y=y, mode="markers", marker=marker, name="a seed"))
-    means = [float(np.mean(reached[name])) for name in names]
-    bar = {"size": 22, "symbol": "line-ns-open", "color": COLORS["error_after"], "line": {"width": 2}}
-    figure.add_trace(go.Scatter(x=means, y=names, mode="markers", marker=bar, name="mean"))
-    figure.update_xaxes(title_text=what, nticks=6)
-    figure.update_yaxes(autorange="reversed")
-    return figure.update_layout(template=template(), legend=_LEGEND, width=640, height=300)

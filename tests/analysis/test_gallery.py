@@ -143,6 +143,9 @@ def test_fingerprints_forgive_rounding_and_nothing_else():
     print_of = lambda values, **style: provenance.fingerprint(go.Figure(go.Scatter(y=values, **style)))
     assert provenance.differences(print_of(y), print_of(y * (1 + 1e-9))) == []
     assert provenance.differences(print_of(y), print_of(y[::-1])) == ["data[0].y"]  # another order
+    screen = go.Figure(go.Scatter(y=y), {"width": 500, "height": 300, "margin": {"l": 60}, "title": {"text": "a"}})
+    assert provenance.differences(print_of(y), provenance.fingerprint(screen)) == []  # a venue has its own
+    assert provenance.differences(print_of(y), provenance.fingerprint(screen.update_layout(bargap=0.1)))
     moved = y.copy()
     moved[17] += 0.01
     assert provenance.differences(print_of(y), print_of(moved)) == ["data[0].y"]
