@@ -123,7 +123,7 @@ def _finished(figure: go.Figure) -> go.Figure:
     figure.update_annotations(font_size=12)
     legend = {"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"}
     margin = {"l": 65, "r": 12, "t": 70, "b": 60}
-    return figure.update_layout(template=template(), legend=legend, width=720, height=380, margin=margin)
+    return figure.update_layout(template=template(), legend=legend, width=640, height=380, margin=margin)
 
 
 def watched_figure(watched: pd.DataFrame, marked: Mapping[str, float]) -> go.Figure:

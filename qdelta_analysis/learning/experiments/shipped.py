@@ -26,7 +26,7 @@ def made(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
 
 
 def overview(folder: Path = FOLDER) -> pd.DataFrame:
-    """Return one row for every experiment: its size as it was run; NaN for one that has not been run.
+    """Return one row for every experiment: its size as it was run; missing values for one that has not been run.
 
     Columns: tasks, variants, seeds, parameters (the most of a variant), tokens (read in training by each run), hours
     (of training and measuring, all runs together), device.
@@ -43,7 +43,8 @@ def overview(folder: Path = FOLDER) -> pd.DataFrame:
             row |= {"tokens": note["tokens"], "hours": round(seconds / 3600, 2), "device": ", ".join(devices)}
         rows.append(row)
     columns = ["experiment", "tasks", "variants", "seeds", "parameters", "tokens", "hours", "device"]
-    return pd.DataFrame(rows, columns=columns).set_index("experiment")
+    whole = dict.fromkeys(["variants", "seeds", "parameters", "tokens"], "Int64")
+    return pd.DataFrame(rows, columns=columns).astype(whole).set_index("experiment")
 
 
 def guessing(note: Mapping[str, Any]) -> dict[str, float]:

@@ -97,13 +97,13 @@ def summary_text(found: pd.DataFrame) -> str:
 
 
 def summary_frame(found: pd.DataFrame) -> pd.DataFrame:
-    """Lay the summary out for a notebook: a row for each condition and variant, as `summary_text` words it."""
+    """Lay one metric's summary out for a notebook, as `summary_text` words it: a row for each condition and variant."""
     rows = [
-        {name: row[name] for name in ("condition", "metric", "variant", "parameters")}
+        {"condition": row["condition"], "variant": row["variant"]}
         | {"mean ± s.d.": _spread(row["mean"], row["sd"], row["seeds"]), f"against {BASELINE}": _against(row)}
         for row in _records(found)
     ]
-    return pd.DataFrame(rows).set_index(["condition", "metric", "variant"])
+    return pd.DataFrame(rows).set_index(["condition", "variant"])
 
 
 def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path]:
