@@ -76,7 +76,8 @@ def differences(recorded: Mapping[str, Any], drawn: Mapping[str, Any]) -> list[s
 
 def _drawn(figure: go.Figure) -> dict[str, Any]:
     """Traces and layout, as far as they are printed; the template is the theme's, and the same for all."""
-    parts = [*(trace.to_plotly_json() for trace in figure.data), figure.layout.to_plotly_json()]
+    drawn: Any = figure.data
+    parts = [*(trace.to_plotly_json() for trace in drawn), figure.layout.to_plotly_json()]
     *traces, layout = ({name: x for name, x in part.items() if name not in _UNPRINTED} for part in parts)
     return {"data": traces, "layout": {name: x for name, x in layout.items() if name not in _REPLACED}}
 
