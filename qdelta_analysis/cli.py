@@ -192,6 +192,7 @@ def experiment(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, each on one thread.")] = 1,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the table and its note here.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's event files beside the CSV logs.")] = True,
+    watch: Annotated[int | None, typer.Option(min=1, help="Log what the memories do every so many steps.")] = None,
 ) -> None:
     """Train and compare the rules on a task; a table with spread over seeds and a test against Gated DeltaNet.
 
@@ -202,9 +203,8 @@ def experiment(
 
     folder = runs / size
     try:
-        paths = run_experiment(
-            plan(name, size), range(seeds), folder, jobs=jobs, device=device, tensorboard=tensorboard
-        )
+        options = {"jobs": jobs, "device": device, "tensorboard": tensorboard, "watch_every": watch}
+        paths = run_experiment(plan(name, size), range(seeds), folder, **options)
         if environ.get("RANK", "0") != "0":
             return
         text = summary_text(summary(results(paths)))

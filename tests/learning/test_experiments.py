@@ -97,6 +97,17 @@ def test_a_run_says_how_it_was_made(run):
     assert all((path.with_suffix("") / "steps.csv").exists() for path in run[1])
 
 
+def test_memories_are_watched_where_there_are_delta_rules(run, tmp_path):
+    rules = ("gated-deltanet", "linear-attention")
+    two = replace(TINY, models={rule: replace(SIZE, layer=LayerConfig(24, 2, 8, 12, rule=rule)) for rule in rules})
+    paths = run_experiment(two, [0], tmp_path, watch_every=2, **QUIET)
+    watched = [pd.read_csv(path.with_suffix("") / "watched.csv") for path in paths]
+    assert set(watched[0].step) == {0, 2}
+    assert {"beta_a", "cosine", "outside/G6"} <= set(watched[0].name)
+    assert watched[1].empty
+    assert not any("watch" in setting for setting in json.loads(paths[0].read_text()))
+
+
 def test_other_settings_are_refused(run):
     other = replace(TINY, training=replace(TINY.training, steps=4))
     with pytest.raises(ValueError, match=r"seed0\.json has training = .*'steps': 3.*; expected .*'steps': 4"):

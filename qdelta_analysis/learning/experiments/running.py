@@ -36,6 +36,7 @@ def run_experiment(
     jobs: int = 1,
     device: str = "auto",
     tensorboard: bool = True,
+    watch_every: int | None = None,
     progress: bool = True,
 ) -> list[Path]:
     """Run what is missing of tasks x variants x seeds; return the paths of all results, in that order.
@@ -52,7 +53,7 @@ def run_experiment(
         group = distributed.current()
         if jobs > 1 and group.world > 1:
             raise ValueError(f"jobs is {jobs}; expected 1 under torchrun, which shares the work in its way.")
-        options = {"device": here, "tensorboard": tensorboard}
+        options = {"device": here, "tensorboard": tensorboard, "watch_every": watch_every}
         if jobs == 1:
             for one in tqdm(work, desc=plan.name, unit="run", disable=not (progress and group.first)):
                 finish(plan, *one, place, **options, progress=progress)
@@ -73,6 +74,7 @@ def finish(
     *,
     device: torch.device,
     tensorboard: bool = True,
+    watch_every: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Train and measure one variant on one task with one seed, unless that is done; return the result's path."""
@@ -83,7 +85,8 @@ def finish(
         return path
     group, chosen = distributed.current(), plan.tasks[task]
     model = LanguageModel(plan.model(task, variant), seed).to(device)
-    keeping = Keeping(path.with_suffix(""), tensorboard=tensorboard, settings=settings)
+    watch_every = watch_every if model.config.layer.erases else None
+    keeping = Keeping(path.with_suffix(""), tensorboard=tensorboard, watch_every=watch_every, settings=settings)
     batches = lambda step: chosen.examples(plan.training.batch, seed, step)
     with one_thread():
         start = time.perf_counter()
