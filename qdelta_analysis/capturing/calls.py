@@ -60,12 +60,16 @@ class RuleCall:
         q, k = (_laid_out(x) for x in (self.q, self.k))
         return (l2norm(q), l2norm(k)) if self.l2norm_qk else (q, k)
 
-    def inputs(self, metadata: Mapping[str, str]) -> QDeltaInputs:
-        """Return the tokens as QDeltaInputs, packed sequences as rows that end in tokens that change nothing."""
-        q, k = self.unit_qk()
+    def tokens(self) -> dict[str, Any]:
+        """Return the recurrence's arguments, packed sequences as rows that end in tokens that change nothing."""
+        q, k = (self.rows(x) for x in self.unit_qk())
         v, beta = self.rows(_laid_out(self.v)), self.rows(self.beta)
         g, lam = (None if x is None else self.rows(x) for x in (self.g, self.lam))
-        return QDeltaInputs(self.rows(q), self.rows(k), v, g, beta, lam, self.initial_state, metadata)
+        return {"q": q, "k": k, "v": v, "g": g, "beta": beta, "lam": lam, "initial_state": self.initial_state}
+
+    def inputs(self, metadata: Mapping[str, str]) -> QDeltaInputs:
+        """Return the tokens as QDeltaInputs."""
+        return QDeltaInputs(**self.tokens(), metadata=metadata)
 
     def rows(self, x: Tensor) -> Tensor:
         """Packed [1, T, ...] -> [N, longest, ...] with zeros after each sequence's last token; else as it is."""

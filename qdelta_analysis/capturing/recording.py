@@ -144,9 +144,10 @@ class _Taking:
         call, site = replace(call, initial_state=self._entering), self.sites[number]
         notes = {"source": self.source, **self.metadata, "layer": str(number), "rule": site.rule}
         with torch.autocast(call.v.device.type, enabled=False):
-            inputs = call.inputs(notes)
-            error = _compare(number, call, inputs, result[0].detach(), self.tolerance)
-            self.found[number] = _select(inputs.with_metadata(replay_error=f"{error:.1e}"), self.heads, self.span)
+            tokens = call.tokens()
+            error = _compare(number, call, tokens, result[0].detach(), self.tolerance)
+            inputs = QDeltaInputs(**tokens, metadata=notes | {"replay_error": f"{error:.1e}"})
+            self.found[number] = _select(inputs, self.heads, self.span)
 
 
 def _kept(state: Tensor | None) -> Tensor | None:
@@ -163,22 +164,22 @@ def _not_once(site: Site, times: int) -> ValueError:
 
 
 @torch.no_grad()
-def _compare(number: int, call: RuleCall, inputs: QDeltaInputs, o: Tensor, tolerance: float | None) -> float:
-    """Return the largest relative difference of a head between o and the recurrence on the inputs."""
-    allowed = _tolerance(o, inputs) if tolerance is None else tolerance
-    own = call.rows(o).to(inputs.v.dtype)
-    v, state = inputs.v, inputs.initial_state
-    if _DIRECTIONS < inputs.V:
+def _compare(number: int, call: RuleCall, tokens: Mapping[str, Any], o: Tensor, tolerance: float | None) -> float:
+    """Return the largest relative difference of a head between o and the recurrence on the tokens."""
+    v, state = tokens["v"], tokens["initial_state"]
+    allowed = _tolerance(o) if tolerance is None else tolerance
+    own = call.rows(o).to(v.dtype)
+    if v.shape[-1] > _DIRECTIONS:
         draw = torch.Generator().manual_seed(number)
-        directions = torch.randn(inputs.V, _DIRECTIONS, generator=draw, dtype=torch.float64).to(v)
+        directions = torch.randn(v.shape[-1], _DIRECTIONS, generator=draw, dtype=torch.float64).to(v)
         own, v = own @ directions, v @ directions
         state = None if state is None else state.to(v) @ directions
-    tokens = (inputs.q, inputs.k, v, inputs.g, inputs.beta, inputs.lam)
-    replayed, _ = qdelta_rule(*tokens, scale=call.scale, initial_state=state, chunk_size=_CHUNK)
+    seen = dict(tokens) | {"v": v, "initial_state": state}
+    replayed, _ = qdelta_rule(**seen, scale=call.scale, chunk_size=_CHUNK)
     size = own.norm(dim=(1, 3))
     error = (own - replayed).norm(dim=(1, 3)) / torch.where(size > 0, size, 1)
     if not (error <= allowed).all():
-        row, head = divmod(int(error.nan_to_num(nan=torch.inf).argmax()), inputs.H)
+        row, head = divmod(int(error.nan_to_num(nan=torch.inf).argmax()), error.shape[1])
         raise CaptureMismatchError(
             f"layer {number}, head {head}, sequence {row}: the recurrence on what was captured differs from the "
             f"model's own output by {float(error[row, head]):.1e} of its norm; expected at most {allowed:.0e}."
@@ -186,7 +187,7 @@ def _compare(number: int, call: RuleCall, inputs: QDeltaInputs, o: Tensor, toler
     return float(error.max()) if error.numel() else 0.0
 
 
-def _tolerance(o: Tensor, inputs: QDeltaInputs) -> float:
+def _tolerance(o: Tensor) -> float:
     if o.dtype not in _EXACT:
         return _HALF
     on_accelerator = o.device.type != "cpu" and o.dtype == torch.float32
