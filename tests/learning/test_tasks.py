@@ -118,7 +118,7 @@ def test_the_needle_is_in_the_hay_once_and_answers_the_question(needle, length):
     for _ in range(60):
         text, answer = task.row(length, rng, held_out=True)
         assert len(text) + len(answer) == length + 1
-        name = re.search(rb"\nWhat is the ([a-z -]+)\? $", text).group(1)
+        name = re.search(rb"\nWhat is the ([a-z -]+)\? The \1 is $", text).group(1)
         fact = b"\nThe %b is %b.\n" % (name, answer)
         assert text.count(fact) == 1
         assert text.count(answer) == 1

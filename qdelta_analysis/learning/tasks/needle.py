@@ -103,7 +103,7 @@ class NeedleInHaystack:
         else:
             answer = str(uuid.UUID(int=rng.getrandbits(128), version=4)).encode()
             name = b"identifier of " + rng.choice(source.words)
-        return answer, (b"\nThe %b is %b.\n" % (name, answer), b"\nWhat is the %b? " % name)
+        return answer, (b"\nThe %b is %b.\n" % (name, answer), b"\nWhat is the %b? The %b is " % (name, name))
 
     def _hay(self, source: _Source, room: int, rng: random.Random) -> bytes:
         if self.needle == "pass-key":
