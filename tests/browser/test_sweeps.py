@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 
 import numpy as np
 import pytest
@@ -77,10 +76,7 @@ def fills_in(page: Page) -> None:
         " return n > 0 && n < z.length; }",
         timeout=60_000,
     )
-    began = time.monotonic()
-    assert driver.read_python(page, "6 * 7") == 42
-    assert time.monotonic() - began < 3  # the kernel is free, however busy the machine
-    assert driver.read_python(page, "explorer.running")
+    assert driver.read_python(page, "(6 * 7, explorer.running)") == (42, True)  # the kernel is free meanwhile
     page.wait_for_function("() => /about \\d+ s left/.test(document.querySelector('.qdelta-sweep').innerText)")
 
 
@@ -110,9 +106,12 @@ def explains_a_failed_point(page: Page) -> None:
         f"() => {{ const r = {MAP}.querySelectorAll('.scatterlayer .point')[5].getBoundingClientRect();"
         " return [r.x + r.width / 2, r.y + r.height / 2]; }"
     )
-    page.mouse.move(at[0] - 3, at[1] - 3)
-    page.mouse.move(*at)
-    page.wait_for_function(f"() => {MAP}.querySelector('.hoverlayer .hovertext')")
+    for _ in range(50):  # a drawing that was under way hides what is hovered
+        page.mouse.move(at[0] - 3, at[1] - 3)
+        page.mouse.move(*at)
+        page.wait_for_timeout(200)
+        if page.evaluate(f"() => Boolean({MAP}.querySelector('.hoverlayer .hovertext'))"):
+            break
     hover = page.evaluate(f"() => {MAP}.querySelector('.hoverlayer').textContent")
     assert f"failed, {SEEDS} of {SEEDS} points" in hover
     assert "beta has values in [2.25, 2.25]; expected values" in hover
