@@ -163,7 +163,7 @@ def test_the_targets_are_the_answer(needle):
         answer = bytes(targets[asked].tolist())
         text = bytes(tokens.tolist())
         assert text.count(answer) == 1  # the fact; of the answer itself the last byte is only asked for
-        assert text.endswith(b"? " + answer[:-1])
+        assert text.endswith(b" is " + answer[:-1])
         assert asked.nonzero()[:, 0].tolist() == list(range(len(tokens) - len(answer), len(tokens)))
 
 
