@@ -1,5 +1,6 @@
 """Parity, which asks for a transition with a negative eigenvalue: small models of each rule, as in notebook 08."""
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from qdelta_analysis.learning import experiments
@@ -38,11 +39,11 @@ def draw() -> tuple[go.Figure, dict]:
     }
 
 
-def _runs():
+def _runs() -> pd.DataFrame:
     runs = experiments.stored("states")
     if runs is None:
         raise FileNotFoundError("no runs of states are stored; expected those that `qdelta experiment states` makes.")
-    return runs[runs.task == TASK]
+    return runs.loc[runs["task"] == TASK]
 
 
 CAPTION = caption()
