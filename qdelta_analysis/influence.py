@@ -32,6 +32,7 @@ from qdelta_kernels.arguments import check_arguments
 from qdelta_kernels.chunkwise import Chunks, blocks, chunk_layout, prepare_chunks
 
 from .inputs import QDeltaInputs
+from .readouts import read_thrice
 from .threads import one_thread
 
 Target = Literal["o", "v_hat", "o_hat"]
@@ -144,25 +145,8 @@ def check(inputs: QDeltaInputs) -> xr.Dataset:
 
 
 def _token_loop(inputs: QDeltaInputs) -> dict[Target, Float[Tensor, "B H T V"]]:
-    """Return every readout by the recurrence, token by token.
-
-    Each token becomes three: the first decays the memory and reads it with q, the second reads it with k, both writing
-    nothing, and the third writes without decay.
-    """
-    q, k, v, g, beta, lam = inputs.q, inputs.k, inputs.v, inputs.g, inputs.beta, inputs.lam
-    thrice = lambda *x: torch.stack(x, dim=2).flatten(1, 2)
-    none = torch.zeros_like(g)
-    o, _ = recurrent_qdelta_rule(
-        thrice(q, k, q),
-        thrice(k, k, k),
-        thrice(v, v, v),
-        thrice(g, none, none),
-        thrice(none, none, beta),
-        thrice(lam, lam, lam),
-        scale=1.0,
-        initial_state=inputs.initial_state,
-    )
-    o_hat, v_hat, o = o.unflatten(1, (inputs.T, 3)).transpose(1, 3).unbind(2)
+    """Return every readout by the recurrence, token by token."""
+    o_hat, v_hat, o = (x.transpose(1, 2) for x in read_thrice(inputs, recurrent_qdelta_rule))
     return {"o": o, "v_hat": v_hat, "o_hat": o_hat}
 
 

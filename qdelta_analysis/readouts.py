@@ -6,6 +6,7 @@ S_t = alpha_t S_{t-1} + beta_t (v_t - v_hat_t - lam_t o_hat_t) k_t^T
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 
@@ -25,21 +26,18 @@ _DIMS = ("batch", "time", "head", "value")
 _DRAWS = 400
 
 
-@one_thread()
-@torch.no_grad()
-def predict(inputs: QDeltaInputs) -> xr.Dataset:
-    """Return v_hat and o_hat of every token before its write, and the output o, without the kernels' `scale`.
+def read_thrice(
+    inputs: QDeltaInputs, rule: Callable[..., tuple[Tensor, Tensor | None]]
+) -> tuple[Float[Tensor, "B T H V"], ...]:
+    """Return o_hat, v_hat and o of every token by a rule of `qdelta_kernels`, unscaled.
 
-        v_hat_t = alpha_t S_{t-1} k_t,    o_hat_t = alpha_t S_{t-1} q_t,    o_t = S_t q_t
-
-    Dims (batch, time, head, value); float32 inputs give float32. Source: Q-Delta (arXiv 2606.08804).
+    Each token becomes three: one decays the memory and reads it with q, one reads it with k, both writing nothing, and
+    one writes without decay.
     """
     q, k, v, g, beta, lam = inputs.q, inputs.k, inputs.v, inputs.g, inputs.beta, inputs.lam
-    # Each token becomes three: one decays the memory and reads it with q, one reads it with k, both writing nothing,
-    # and one writes without decay.
     thrice = lambda *x: torch.stack(x, dim=2).flatten(1, 2)
     none = torch.zeros_like(g)
-    read, _ = qdelta_rule(
+    read, _ = rule(
         thrice(q, k, q),
         thrice(k, k, k),
         thrice(v, v, v),
@@ -49,7 +47,19 @@ def predict(inputs: QDeltaInputs) -> xr.Dataset:
         scale=1.0,
         initial_state=inputs.initial_state,
     )
-    o_hat, v_hat, o = read.unflatten(1, (inputs.T, 3)).unbind(2)
+    return read.unflatten(1, (inputs.T, 3)).unbind(2)
+
+
+@one_thread()
+@torch.no_grad()
+def predict(inputs: QDeltaInputs) -> xr.Dataset:
+    """Return v_hat and o_hat of every token before its write, and the output o, without the kernels' `scale`.
+
+        v_hat_t = alpha_t S_{t-1} k_t,    o_hat_t = alpha_t S_{t-1} q_t,    o_t = S_t q_t
+
+    Dims (batch, time, head, value); float32 inputs give float32. Source: Q-Delta (arXiv 2606.08804).
+    """
+    o_hat, v_hat, o = read_thrice(inputs, qdelta_rule)
     meanings = {
         "v_hat": "alpha S k before the write",
         "o_hat": "alpha S q before the write",

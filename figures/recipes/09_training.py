@@ -12,8 +12,7 @@ TASK, METRIC = "lm", "bits per byte"
 
 def _caption() -> str:
     """Say what the stored runs found, whatever it is."""
-    runs = experiments.stored(TASK)
-    assert runs is not None, f"no runs of {TASK} are stored; expected those that `qdelta experiment {TASK}` makes"
+    runs = experiments.shipped_runs(TASK)
     found = experiments.summary(runs)
     first = found[(found.metric == METRIC) & (found.condition == found.condition.iloc[0])].set_index("variant")
     signed = lambda x: f"{x:+.3f}".replace("-", "−")
@@ -33,8 +32,7 @@ CAPTION = _caption()
 
 def draw() -> tuple[go.Figure, dict]:
     """Return the figure and its parameters."""
-    runs = experiments.stored(TASK)
-    assert runs is not None
+    runs = experiments.shipped_runs(TASK)
     figure = scores_figure(experiments.summary(runs), runs, METRIC)
     sizes = runs.groupby("variant").parameters.first().to_dict()
     seeds = sorted(runs.seed.unique().tolist())

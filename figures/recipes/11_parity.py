@@ -1,18 +1,18 @@
 """Parity, which asks for a transition with a negative eigenvalue: small models of each rule, as in notebook 08."""
 
-import pandas as pd
 import plotly.graph_objects as go
 
 from qdelta_analysis.learning import experiments
 from qdelta_analysis.plots import scores_figure
 
 VENUE, HEIGHT = "icml-column", 2.6
-TASK, METRIC = "parity", "accuracy"
+EXPERIMENT, TASK, METRIC = "states", "parity", "accuracy"
 
 
 def caption() -> str:
     """Return the caption, with the numbers of the stored runs."""
-    found = experiments.summary(_runs()).set_index(["condition", "metric", "variant"])
+    found = experiments.summary(experiments.shipped_runs(EXPERIMENT, TASK))
+    found = found.set_index(["condition", "metric", "variant"])
     value = lambda tokens, variant: found.loc[(f"{TASK}, {tokens} tokens", METRIC, variant), "mean"]
     parts = [
         f"{name} {value(32, variant):.2f} and {value(64, variant):.2f}"
@@ -28,8 +28,9 @@ seeds; dashed: guessing. Of products of permutations (S₃), the same models lea
 
 def draw() -> tuple[go.Figure, dict]:
     """Return the figure and its parameters."""
-    runs = _runs()
-    figure = scores_figure(experiments.summary(runs), runs, METRIC, chance={TASK: 1 / 2})
+    runs = experiments.shipped_runs(EXPERIMENT, TASK)
+    chance = experiments.guessing(experiments.made(EXPERIMENT))
+    figure = scores_figure(experiments.summary(runs), runs, METRIC, chance=chance)
     return figure, {
         "task": TASK,
         "metric": METRIC,
@@ -37,13 +38,6 @@ def draw() -> tuple[go.Figure, dict]:
         "tokens": int(runs.tokens.iloc[0]),
         "parameters": runs.groupby("variant").parameters.first().to_dict(),
     }
-
-
-def _runs() -> pd.DataFrame:
-    runs = experiments.stored("states")
-    if runs is None:
-        raise FileNotFoundError("no runs of states are stored; expected those that `qdelta experiment states` makes.")
-    return runs.loc[runs["task"] == TASK]
 
 
 CAPTION = caption()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import xarray as xr
 from torch import Tensor, nn
 
 from .patching import patch
+from .sites import without_cache
 
 
 @torch.no_grad()
@@ -41,8 +41,7 @@ def lam_effect(
 
     Raises ValueError as `patch`.
     """
-    if "use_cache" in inspect.signature(model.forward).parameters:
-        options = {"use_cache": False, **options}
+    options = without_cache(model, options)
 
     def run() -> Tensor:
         out = model(input_ids, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from qdelta_kernels import qdelta_rule
 
 from ..inputs import QDeltaInputs
 from .calls import RuleCall
-from .sites import Site, choose_layers, intercepted
+from .sites import Site, choose_layers, intercepted, without_cache
 
 # Random directions in the space of values along which outputs are compared: the recurrence is linear in v, so a
 # difference anywhere shows along a random direction with probability 1, at a fraction of a whole replay's cost.
@@ -104,11 +103,9 @@ def capture(
     there is none of, or a layer that did not call its rule exactly once.
     """
     sites = choose_layers(model, layers)
-    if "use_cache" in inspect.signature(model.forward).parameters:
-        options = {"use_cache": False, **options}
     taking = _Taking(sites, heads, _span(tokens), dict(metadata or {}), type(model).__name__, tolerance)
     with torch.no_grad(), intercepted(sites, taking):
-        model(input_ids, **options)
+        model(input_ids, **without_cache(model, options))
     for site in sites.values():
         if site.number not in taking.found:
             raise _not_once(site, 0)

@@ -88,6 +88,12 @@ def choose_layers(model: nn.Module, layers: int | Sequence[int] | None) -> Mappi
     return {number: sites[number] for number in chosen}
 
 
+def without_cache(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Add to a forward pass's options that it keep no cache, where the model could and nothing is said of it."""
+    can = "use_cache" in inspect.signature(model.forward).parameters
+    return {"use_cache": False, **options} if can else dict(options)
+
+
 @contextmanager
 def intercepted(sites: Mapping[int, Site], handler: Handler) -> Iterator[None]:
     """Put the handler between these layers and their rule; leaves everything as it was, also after an exception.

@@ -16,16 +16,16 @@ import xarray as xr
 from ..checks import require_all, require_count
 from ..data import load_trained
 from ..evolution import evolve, feedbacks, rules
-from ..export import VENUES
 from ..inputs import QDeltaInputs
 from ..plots import evolution_figure, evolution_ranges, evolution_traces
 from ..plots.evolution import MARGIN
 from ..tracing import effective_rank
 from ..view import View, view
 from .clipboard import CopyButton
-from .exporting import ExportRow
+from .exporting import WIDE, ExportRow
 from .legend import legend_html
 from .live_figure import LiveFigure
+from .messages import problem
 from .scrubber import StateScrubber
 
 _REPLACE, _SCALE = "=", "× learned"
@@ -178,7 +178,6 @@ class MemoryEvolution(W.VBox):
 
     def _arranged(self) -> tuple[W.Widget, ...]:
         row = lambda: W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
-        wide = [venue for venue, width in VENUES.items() if width > 5]
         parameters = lambda: {**self.dataset.attrs, "memories": list(self.views), "token": self.token}
         self._feedbacks = W.Box([*self._sliders, self._mode], layout=row())
         self._fit_controls()
@@ -190,7 +189,7 @@ class MemoryEvolution(W.VBox):
             self._numbers,
             self._legend,
             self._panels,
-            ExportRow("memories", self.figure, parameters, wide, [self._copy]),
+            ExportRow("memories", self.figure, parameters, WIDE, [self._copy]),
         )
 
     def _fit_controls(self) -> None:
@@ -213,7 +212,7 @@ class MemoryEvolution(W.VBox):
         try:
             self.views = {name: view(x) for name, x in self.memories().items()}
         except ValueError as error:
-            self._problem.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
+            self._problem.value = problem(error)
             return
         self._problem.value = ""
         self._fit_controls()

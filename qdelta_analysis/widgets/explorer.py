@@ -14,18 +14,18 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from ..data import load_trained
-from ..export import VENUES
 from ..guarantees import TokenStatement, at_token
 from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from ..view import SOURCES, TRAINED, Gate, Settings, View, gated_deltanet_outputs, outputs, view
 from .clipboard import CopyButton
-from .exporting import ExportRow
+from .exporting import WIDE, ExportRow
 from .legend import legend_html
 from .live_figure import LiveFigure
+from .messages import PROBLEM, problem
 from .scrubber import StateScrubber
 from .stability import StabilityPanel
 
-_MARKS = {"holds": ("✓", "#00734f"), "violated": ("✗", "#b3380a"), "hypotheses not met": ("–", "#666666")}
+_MARKS = {"holds": ("✓", "#00734f"), "violated": ("✗", PROBLEM), "hypotheses not met": ("–", "#666666")}
 _SCALE, _REPLACE = "× trained", "="
 # What a gate's slider spans: as a factor of the trained values, and as a value of its own.
 _RANGES = {
@@ -129,10 +129,8 @@ class Explorer(W.VBox):
         gates = [W.HBox([self._sliders[name], self._modes[name]]) for name in _RANGES]
         row = W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
         self._copy = CopyButton(label="copy as code", text=self.settings.code())
-        # A column is too narrow for all that stands side by side here.
-        wide = [venue for venue, width in VENUES.items() if width > 5]
         made_with = lambda: {**asdict(self.settings), "token": self.token}
-        export_row = ExportRow("explorer", self.figure, made_with, wide, [self._copy])
+        export_row = ExportRow("explorer", self.figure, made_with, WIDE, [self._copy])
         memory = W.VBox([self.scrubber, self._words, self._check], layout=W.Layout(width="384px", flex="0 0 auto"))
         return (
             W.Box([self._source, self._layer, self._head, self._cos], layout=row),
@@ -198,7 +196,7 @@ class Explorer(W.VBox):
             self.inputs = self.settings.inputs()
             self.view = view(self.inputs)
         except ValueError as error:
-            self._problem.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
+            self._problem.value = problem(error)
             return
         self._problem.value = ""
         with self._together():

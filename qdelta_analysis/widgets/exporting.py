@@ -11,6 +11,10 @@ import ipywidgets as W
 import plotly.graph_objects as go
 
 from ..export import VENUES, export
+from .messages import problem
+
+# A column is too narrow for what stands side by side in the explorer and in memories that evolve.
+WIDE = tuple(venue for venue, width in VENUES.items() if width > 5)
 
 
 class ExportRow(W.HBox):
@@ -45,4 +49,4 @@ class ExportRow(W.HBox):
             names = ", ".join(path.name for path in paths)
             self._message.value = html.escape(f"wrote {names} to {Path.cwd()}")
         except (RuntimeError, OSError) as error:
-            self._message.value = f'<span style="color: #b3380a">{html.escape(str(error))}</span>'
+            self._message.value = problem(error)

@@ -24,10 +24,12 @@ from ..plots import sweep_figure, sweep_state
 from ..sweep.measures import Measure
 from ..sweep.points import GATES, name_of
 from ..sweep.sources import Source
+from ..sweep.store import FAILED, MISSING
 from ..sweep.terminal import grid_of, values_of
 from .clipboard import CopyButton
 from .exporting import ExportRow
 from .live_figure import LiveFigure
+from .messages import PROBLEM
 
 _ROW = W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
 _EVERY = 0.25  # seconds between two drawings of a sweep that runs
@@ -77,6 +79,7 @@ class SweepExplorer(W.VBox):
         self._lock = threading.RLock()  # the sweep's thread draws, and so does whoever moves a control
         self._build(_name(measure), _name(tokens), across, up, also)
         self._wanted = number
+        self._on_screen: tuple[Any, ...] | None = None  # the view and the axes that are drawn
         self.data = self._known()
         self._shown = self._view()
         self.map = LiveFigure(self.figure())
@@ -289,23 +292,23 @@ class SweepExplorer(W.VBox):
             self._shown = view
             cells = sweep.cells(self.data, *view)
             drawn = (view, {str(name): values.tolist() for name, values in axes.items()})
-            if drawn == getattr(self, "_on_screen", None):
+            if drawn == self._on_screen:
                 self.map.redraw(*sweep_state(cells))
             else:
                 self._on_screen = drawn
                 self.map.show(sweep_figure(cells))
 
     def _done(self) -> int:
-        return int((self.data.status != 0).sum())
+        return int((self.data.status != MISSING).sum())
 
     def _progress(self, words: str) -> None:
-        size, done, failed = self.data.status.size, self._done(), int((self.data.status == 2).sum())
+        size, done, failed = self.data.status.size, self._done(), int((self.data.status == FAILED).sum())
         self._bar.max, self._bar.value = size, done
         said = f"{done:,} of {size:,} points" + (f", {failed:,} failed" if failed else "")
         self._say(f"{said}; {words}" if words else said)
 
     def _say(self, words: str, wrong: bool = False) -> None:
-        color = "#b3380a" if wrong else "inherit"
+        color = PROBLEM if wrong else "inherit"
         self._message.value = f'<span class="qdelta-sweep" style="color: {color}">{html.escape(words)}</span>'
 
     def _enable(self, free: bool) -> None:

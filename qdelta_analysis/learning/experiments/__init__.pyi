@@ -11,6 +11,7 @@ from .shipped import beside_paper as beside_paper
 from .shipped import guessing as guessing
 from .shipped import made as made
 from .shipped import overview as overview
+from .shipped import shipped_runs as shipped_runs
 from .tables import BASELINE as BASELINE
 from .tables import losses as losses
 from .tables import results as results

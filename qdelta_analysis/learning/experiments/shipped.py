@@ -25,6 +25,17 @@ def made(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def shipped_runs(name: str, task: str | None = None, folder: Path = FOLDER) -> pd.DataFrame:
+    """Return the results of a shipped experiment, of one of its tasks if named.
+
+    Raises FileNotFoundError, with the command that makes them, where it was not run.
+    """
+    runs = stored(name, folder=folder)
+    if runs is None:
+        raise FileNotFoundError(f"no runs of {name} are stored; expected those that `qdelta experiment {name}` makes.")
+    return runs if task is None else runs.loc[runs["task"] == task]
+
+
 def overview(folder: Path = FOLDER) -> pd.DataFrame:
     """Return one row for every experiment: its size as it was run; missing values for one that has not been run.
 
@@ -47,13 +58,13 @@ def overview(folder: Path = FOLDER) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(whole).set_index("experiment")
 
 
-def guessing(note: Mapping[str, Any]) -> dict[str, float]:
+def guessing(note: Mapping[str, Any] | None) -> dict[str, float]:
     """Return by task the accuracy that guessing reaches: 1 / values for MQAR, 1 / the group's order for its states.
 
-    Tasks of which that is not known (needles, text) are left out. note: what `made` returned.
+    Tasks of which that is not known (needles, text) are left out. note: what `made` returned; {} of None.
     """
     chances = {}
-    for task, settings in note["tasks"].items():
+    for task, settings in note["tasks"].items() if note else ():
         if settings["kind"] == MQAR.__name__:
             chances[task] = 1 / settings["values"]
         if settings["kind"] == StateTracking.__name__:
