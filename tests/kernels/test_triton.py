@@ -41,10 +41,22 @@ def assert_equal_recurrence(x: Tokens, chunk_size=64, **options):
 @pytest.fixture
 def in_spans(monkeypatch):
     """Cut every sequence of more than two chunks into spans, as for few heads on a large chip."""
+    from qdelta_kernels.triton import chunk, plan
+
+    monkeypatch.setattr(plan, "SHORTEST_SPAN", 1)
+    monkeypatch.setattr(chunk, "processors", lambda device: 64)
+
+
+@pytest.fixture
+def upright(monkeypatch):
+    """Hold the state the other way round, as for K = 256 on Hopper."""
+    from dataclasses import replace
+
     from qdelta_kernels.triton import chunk
 
-    monkeypatch.setattr(chunk, "SHORTEST_SPAN", 1)
-    monkeypatch.setattr(chunk, "processors", lambda device: 64)
+    rows = chunk.launches(torch.float32, 64, torch.device("cpu"))
+    turned = replace(rows, forward={width: replace(launch, upright=True) for width, launch in rows.forward.items()})
+    monkeypatch.setattr(chunk, "launches", lambda *_: turned)
 
 
 @pytest.mark.parametrize("l2norm_qk", [False, True])
@@ -144,6 +156,17 @@ def test_spans_with_transfer_matrices_equal_the_recurrence():
     assert_equal_recurrence(tokens(T=150, H=1, K=16, V=16, N=4), chunk_size=16, cu_seqlens=cu_seqlens)
 
 
+@pytest.mark.usefixtures("upright")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_state_held_upright(shape):
+    assert_equal_recurrence(tokens(**shape))
+
+
+@pytest.mark.usefixtures("upright", "in_spans")
+def test_spans_of_a_state_held_upright():
+    assert_equal_recurrence(tokens(T=150, B=1, H=1, K=20, V=40), chunk_size=16)
+
+
 @pytest.mark.usefixtures("in_spans")
 def test_spans_keep_a_history_that_grows():
     """Without decay and at lam = 1 nothing may be cut off: the last token sees the first."""
@@ -216,8 +239,10 @@ def test_traces(shape, at):
         assert relative_error(getattr(ours, name), getattr(reference, name)) <= 2e-6, name
 
 
-@pytest.mark.usefixtures("in_spans")
-def test_traces_in_spans():
+@pytest.mark.parametrize("held", ["across", "upright"])
+def test_traces_in_spans(held, in_spans, request):
+    if held == "upright":
+        request.getfixturevalue("upright")
     x = tokens(T=130, H=1, K=16, V=16).to(torch.float32)
     ours, reference = (
         chunk_qdelta_diagnostics(*y[:6], initial_state=y.state, at=(100,), chunk_size=16, backend=backend)
@@ -322,3 +347,30 @@ except ValueError as error:
     environment = {"PATH": "", "CUDA_VISIBLE_DEVICES": ""}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.startswith("True\nq is on device cpu; expected a CUDA device for backend 'triton'")
+
+
+@pytest.mark.parametrize("every_product", [False, True])
+@pytest.mark.parametrize(("heads", "V", "longest"), [(1, 64, 20_000), (4, 256, 2048), (8, 128, 16_384), (16, 128, 640)])
+def test_few_heads_are_cut_into_spans_that_run_side_by_side(heads, V, longest, every_product):
+    from qdelta_kernels.triton.launch import table
+    from qdelta_kernels.triton.plan import SHORTEST_SPAN, Widths, plan
+
+    K, processors = 128, 132
+    widths = Widths(**table()["sm_90", 16, K].forward, V=V, processors=processors)
+    found = plan(widths, heads, K, longest, every_product=every_product)
+    spans = -(-longest // found.length)
+    blocks = lambda rows, launch: -(-rows // min(launch.BV, V))
+    assert spans > 1
+    assert found.length >= SHORTEST_SPAN
+    assert heads * spans * blocks(V, found.launch) <= processors
+    assert heads * (spans - (not every_product)) * blocks(V + K, found.products) <= processors
+
+
+@pytest.mark.parametrize(("heads", "longest", "BV"), [(128, 64, 128), (1, 40, 64), (16, 64, 64), (100, 10_000, 128)])
+def test_many_heads_or_short_sequences_are_one_span(heads, longest, BV):
+    from qdelta_kernels.triton.launch import table
+    from qdelta_kernels.triton.plan import Widths, plan
+
+    widths = Widths(**table()["sm_90", 16, 128].forward, V=128, processors=132)
+    found = plan(widths, heads, 128, longest, every_product=False)
+    assert (found.length, found.launch.BV) == (longest, BV)

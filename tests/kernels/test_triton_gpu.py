@@ -97,9 +97,10 @@ def test_decoding_continues_a_prefill_and_can_overwrite_the_state():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("H", [1, 24])
-def test_traces(dtype, H):
-    x = draw(2, 3000, H, 128, 128, dtype)
+@pytest.mark.parametrize("K", [128, 256])
+@pytest.mark.parametrize("H", [1, 64])
+def test_traces(dtype, H, K):
+    x = draw(2, 3000, H, K, 128, dtype)
     at = [0, 63, 64, 1500, 2999]
     ours = chunk_qdelta_diagnostics(*x[:6], initial_state=x.state, at=at, keep_updates=True, backend="triton")
     exact = x.to(torch.float64)

@@ -42,3 +42,6 @@ def test_half_precision_on_hopper_spills_nothing_in_loops_up_to_K_128_and_uses_w
             # Blocks of 32 rows of S are below the 64 rows that a warp group multiplies at least.
             expected = "mma" if entry["launch"]["BV"] == 32 else "wgmma"
             assert entry[expected] > 0, entry
+        if entry["bits"] == 16 and entry["launch"]["upright"]:
+            assert entry["wgmma"] > 0, entry  # what it is upright for
+            assert entry["launch"]["stages"] > 1, entry  # with one, Triton 3.6 miscompiles it

@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from .forward import load_state, store_state
-from .intra import running_decay
+from .forward import load_state, store_chunk_state, store_state
+from .intra import decay_differences, running_decay
 
 
 @triton.jit(do_not_specialize=["H", "HV"])
@@ -54,7 +54,7 @@ def state_gradient_kernel(
     column_k, column_v = (i_hv // (HV // H)) * K, i_hv * V + i_v * BV
     p_state = (i_s * HV + i_hv) * K * V
     if HAS_DFINAL:
-        b_dS = load_state(dfinal + p_state, o_k, o_v, K, V)
+        b_dS = load_state(dfinal + p_state, o_k, o_v, K, V, False)
     else:
         b_dS = tl.zeros([BV, K], tl.float32)
     chunks = tl.cdiv(end - start, C)
@@ -79,8 +79,7 @@ def state_gradient_kernel(
         p_tv = t * HV * V + column_v
         b_ds = b_dS.to(k.dtype)
         if STORE_CHUNKS:
-            o_vk = o_v[:, None] * K + o_k[None, :]
-            tl.store(dstates + i_chunk * V * K + o_vk, b_ds, mask=m_v[:, None] & (o_k >= 0)[None, :])
+            store_chunk_state(dstates + i_chunk * V * K, b_ds, o_k, o_v, K, V, False)
         b_dO = tl.trans(do.load([row, column_v]))
         b_deps = tl.dot(b_ds, tl.trans(b_k), input_precision=DOT) * b_write[None, :]
         b_deps = tl.dot(b_dO, b_A, acc=b_deps, input_precision=DOT)
@@ -95,7 +94,7 @@ def state_gradient_kernel(
         b_dS = tl.dot(b_dR.to(k.dtype), b_k, acc=b_dS, input_precision=DOT)
         if STORE_CHUNKS:
             tl.store(dv + p_tv + o_vt, tl.trans(b_dE).to(dv.dtype.element_ty), mask=m_tv)
-    store_state(dinitial + p_state, b_dS, o_k, o_v, K, V)
+    store_state(dinitial + p_state, b_dS, o_k, o_v, K, V, False)
 
 
 @triton.jit(do_not_specialize=["scale", "H", "HV"])
@@ -188,7 +187,7 @@ def token_gradient_kernel(
         b_M1T = tl.dot(b_eps, tl.trans(b_dE), acc=b_M1T, input_precision=DOT)
         b_M2T = tl.dot(b_eps, tl.trans(b_dO), acc=b_M2T, input_precision=DOT)
     # Masked before exp: above the diagonal the difference is positive and overflows.
-    b_difference = (b_G[:, None] - b_G[None, :]).to(tl.float32)
+    b_difference = decay_differences(b_G)
     b_D = tl.exp(tl.where(o_c[:, None] >= o_c[None, :], b_difference, float("-inf")))
     b_DT = tl.exp(tl.where(o_c[:, None] <= o_c[None, :], -b_difference, float("-inf")))
     dtype = q.dtype.element_ty

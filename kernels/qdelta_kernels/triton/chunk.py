@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
@@ -12,7 +12,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from .backward import state_gradient_kernel, token_gradient_kernel
 from .forward import forward_kernel, scan_kernel
 from .intra import intra_kernel
-from .launch import Launch, ceil_power, launches, processors
+from .launch import Launch, Launches, ceil_power, launches, processors
+from .plan import Plan, Widths, plan
 from .spans import Spans, bounds_of, chunk_slots, cut
 
 # How the products inside the kernels treat float32; half precision is multiplied as it is.
@@ -20,8 +21,6 @@ PRECISION = "tf32x3"
 # And how they treat the triangular solve, always in float32: T is rounded to the inputs' dtype, and only bfloat16's
 # rounding is far above that of tf32 products.
 SOLVE = {torch.bfloat16: "tf32", torch.float16: "ieee", torch.float32: "ieee"}
-# A span shorter than this many chunks costs more in transfer matrices than it gains.
-SHORTEST_SPAN = 32
 
 
 @dataclass(frozen=True)
@@ -73,23 +72,23 @@ class Call:
         """How many chunks the longest sequence has, at least 1."""
         return max(1, *(-(-(b - a) // self.C) for a, b in self.bounds))
 
-    def width(self, by_width: dict[str, Launch]) -> Launch:
-        """Choose wide blocks of V where sequences and heads fill most of the chip by themselves."""
-        wide = by_width["wide"]
-        return wide if 4 * self.programs(wide.BV) >= 3 * processors(self.q.device) else by_width["narrow"]
+    @property
+    def launches(self) -> Launches:
+        """The table's row for these inputs."""
+        return launches(self.q.dtype, self.sizes[0], self.q.device)
 
-    def programs(self, BV: int) -> int:
-        """How many programs run side by side with blocks of BV."""
-        return len(self.bounds) * self.heads[1] * -(-self.sizes[1] // BV)
+    def plan(self, *, every_product: bool = False) -> Plan:
+        """Choose blocks of V, and how many spans each sequence is cut into."""
+        heads = len(self.bounds) * self.heads[1]
+        return plan(self.widths(self.launches.forward), heads, self.sizes[0], self.longest, every_product=every_product)
 
-    def span_length(self, BV: int) -> int:
-        """Return chunks per span: few enough for several spans where the heads alone leave most of the chip idle."""
-        pieces = min(processors(self.q.device) // self.programs(BV), self.longest // SHORTEST_SPAN)
-        return -(-self.longest // pieces) if pieces >= 3 else self.longest
+    def widths(self, by_width: dict[str, Launch]) -> Widths:
+        """What a serial kernel chooses from."""
+        return Widths(**by_width, V=self.sizes[1], processors=processors(self.q.device))
 
-    def spans(self, BV: int) -> Spans:
-        """Cut the sequences into spans."""
-        return cut(self.bounds, self.C, self.span_length(BV), self.q.device)
+    def spans(self, plan: Plan, stops: tuple[int, ...] = ()) -> Spans:
+        """Cut the sequences into spans; stops: chunks at which one begins as well."""
+        return cut(self.bounds, self.C, plan.length, self.q.device, stops)
 
     def tiles(self, x: Tensor, width: int) -> TensorDescriptor:
         """Describe tokens [B, T, H, D] as a matrix [B T, H D] that is read in tiles of a chunk by `width`."""
@@ -136,7 +135,7 @@ def prepare(call: Call, spans: Spans, *, trace: bool = False) -> Prepared:
         through=torch.empty((M, HV), **float32),
         products=torch.empty((M, HV, 2, C), **float32) if trace else None,
     )
-    launch = launches(q.dtype, K, q.device).intra
+    launch = call.launches.intra
     if chunks := len(spans.chunk_start):
         intra_kernel[(chunks * HV,)](
             q,
@@ -207,8 +206,8 @@ def run(
     """Carry the state through every span, writing whatever of final, o, eps, states and traced there is room for."""
     (H, HV), (K, V) = call.heads, call.sizes
     BV = min(launch.BV, ceil_power(V))
-    if transfer and V % BV:
-        BV = 16  # a block of rows is either S's or the identity's
+    if transfer:
+        BV = min(BV, V & -V)  # a block of rows is either S's or the identity's: BV divides V
     rows = V + K if transfer else V
     grid = (len(spans.start) * HV * triton.cdiv(rows, BV),)
     forward_kernel[grid](
@@ -241,6 +240,7 @@ def run(
         STORE_STATES=states is not None,
         STORE_FINAL=final is not None,
         STORE_TRACE=traced is not None,
+        UPRIGHT=launch.upright,
         DOT=PRECISION,
         STAGES=launch.stages,
         num_warps=launch.warps,
@@ -273,11 +273,13 @@ def scan(call: Call, spans: Spans, products: Tensor, start: Tensor | None, local
     return entering
 
 
-def span_products(call: Call, spans: Spans, prepared: Prepared, launch: Launch) -> Tensor:
-    """Return, for each span, its final state from zero beside its transfer matrix, [W, HV, K, V + K]."""
+def span_products(call: Call, spans: Spans, prepared: Prepared, launch: Launch, *, last: bool = False) -> Tensor:
+    """Return, for each span, its final state from zero beside its transfer matrix, [W, HV, K, V + K]; for the last
+    span of each sequence zero and the identity, unless it is asked for."""
     (_, HV), (K, V) = call.heads, call.sizes
     products = call.q.new_empty((len(spans.start), HV, K, V + K), dtype=torch.float32)
-    run(call, spans, prepared, launch, None, transfer=True, final=products)
+    walked = spans if last else replace(spans, end=spans.end_before_last)
+    run(call, walked, prepared, launch, None, transfer=True, final=products)
     return products
 
 
@@ -288,25 +290,25 @@ def last_of_sequences(call: Call, spans: Spans, final: Tensor) -> Tensor:
 
 def chunk_forward(call: Call) -> tuple[Tensor, Tensor, Prepared]:
     """Return outputs, final states, and what the backward pass can use again."""
-    launch = call.width(launches(call.q.dtype, call.sizes[0], call.q.device).forward)
-    spans = call.spans(launch.BV)
+    plan = call.plan()
+    spans = call.spans(plan)
     prepared = prepare(call, spans)
     initial = call.initial
     if spans.split:
-        initial = scan(call, spans, span_products(call, spans, prepared, launch), call.initial)
+        initial = scan(call, spans, span_products(call, spans, prepared, plan.products), call.initial)
     (_, HV), (K, V) = call.heads, call.sizes
     final = call.q.new_empty((len(spans.start), HV, K, V), dtype=torch.float32)
     o = torch.empty_like(call.v)
-    run(call, spans, prepared, launch, initial, final=final, o=o)
+    run(call, spans, prepared, plan.launch, initial, final=final, o=o)
     return o, last_of_sequences(call, spans, final), prepared
 
 
 def chunk_backward(call: Call, prepared: Prepared, do: Tensor, dfinal: Tensor | None) -> tuple[Tensor | None, ...]:
     """Return the gradients of q, k, v, g, beta, lam and the initial state; the states are computed again."""
-    rows = launches(call.q.dtype, call.sizes[0], call.q.device)
-    forward, reverse = call.width(rows.forward), call.width(rows.state_gradient)
-    spans = call.spans(forward.BV)
+    plan = call.plan(every_product=True)
+    spans = call.spans(plan)
     (H, HV), (K, V) = call.heads, call.sizes
+    _, _, reverse = call.widths(call.launches.state_gradient).fastest(len(spans.start) * HV, V)
     q, M = call.q, call.slots
     do, dfinal = do.contiguous(), None if dfinal is None else dfinal.contiguous()
     states, dstates = (torch.empty((M, HV, V, K), device=q.device, dtype=q.dtype) for _ in range(2))
@@ -315,14 +317,14 @@ def chunk_backward(call: Call, prepared: Prepared, do: Tensor, dfinal: Tensor | 
     initial = call.initial
     gradient = StateGradient(call, spans, prepared, reverse, do)
     if spans.split:
-        products = span_products(call, spans, prepared, forward)
+        products = span_products(call, spans, prepared, plan.products, last=True)
         initial = scan(call, spans, products, call.initial)
         gradient.run(None, dinitial=dinitial)
         dfinal = scan(call, spans, products, dfinal, local=dinitial)
-    run(call, spans, prepared, forward, initial, eps=eps, states=states)
+    run(call, spans, prepared, plan.launch, initial, eps=eps, states=states)
     gradient.run(dfinal, dinitial=dinitial, dv=dv, dstates=dstates)
     dinitial = dinitial[spans.of_sequence[:-1]] if spans.split else dinitial
-    launch = rows.token_gradient
+    launch = call.launches.token_gradient
     B, T, R = *q.shape[:2], HV // H
     # The value heads of one group add up their gradients of q and k: in float32, so that nothing is lost on the way.
     dqk = {"device": q.device, "dtype": q.dtype if R == 1 else torch.float32}

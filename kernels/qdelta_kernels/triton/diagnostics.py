@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from .intra import running_decay
+from .intra import decay_differences, running_decay
 
 
 @triton.jit(do_not_specialize=["HV"])
@@ -76,7 +76,7 @@ def diagnostics_kernel(
     b_G, _ = running_decay(g, o_t, m_t, i_hv, HV, HAS_G, C)
     b_growth = b_beta * (2 * b_write + b_beta * b_error2 * b_kk)
     m_past = o_c[:, None] >= o_c[None, :]
-    b_D2 = tl.exp(tl.where(m_past, 2 * (b_G[:, None] - b_G[None, :]).to(tl.float32), float("-inf")))
+    b_D2 = tl.exp(tl.where(m_past, 2 * decay_differences(b_G), float("-inf")))
     b_state2 = tl.exp(2 * b_G.to(tl.float32)) * tl.sum(b_norm2, 0) + tl.sum(b_D2 * b_growth[None, :], 1)
     b_error = tl.sqrt(b_error2)
     b_size = tl.sqrt(b_key2) * tl.sqrt(b_query2)

@@ -5,17 +5,52 @@ import triton.language as tl
 
 
 @triton.jit
-def load_state(p_state, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
-    """Load one state's rows of S, [BV, BK], from its transpose [K, V] in memory."""
-    offset = o_k[None, :] * V + o_v[:, None]
-    return tl.load(p_state + offset, mask=(o_v < V)[:, None] & (o_k < K)[None, :], other=0.0).to(tl.float32)
+def along_v(b_x, UPRIGHT: tl.constexpr):
+    """Lay a vector along V: the first axis, or the last if upright."""
+    return tl.expand_dims(b_x, 0 if UPRIGHT else 1)
 
 
 @triton.jit
-def store_state(p_state, b_S, o_k, o_v, K: tl.constexpr, V: tl.constexpr):
-    """Store rows of S, [BV, BK], to the transpose [K, V] in memory."""
-    offset = o_k[None, :] * V + o_v[:, None]
-    tl.store(p_state + offset, b_S, mask=(o_v < V)[:, None] & (o_k < K)[None, :])
+def across_v(b_x, UPRIGHT: tl.constexpr):
+    """Lay a vector along the axis that is not V: tokens, or K."""
+    return tl.expand_dims(b_x, 1 if UPRIGHT else 0)
+
+
+@triton.jit
+def turned(b_x, UPRIGHT: tl.constexpr):
+    """Turn a tile whose last axis is V, as all are in memory, to how it is held here; or back."""
+    return b_x if UPRIGHT else tl.trans(b_x)
+
+
+@triton.jit
+def times(b_x, b_y, acc, UPRIGHT: tl.constexpr, DOT: tl.constexpr):
+    """Return X Y^T + acc for X [V, n] and Y [m, n]; upright, X is held as [n, V], the result as [m, V]."""
+    if UPRIGHT:
+        b_xy = tl.dot(b_y, b_x, acc=acc, input_precision=DOT)
+    else:
+        b_xy = tl.dot(b_x, tl.trans(b_y), acc=acc, input_precision=DOT)
+    return b_xy
+
+
+@triton.jit
+def load_state(p_state, o_k, o_v, K: tl.constexpr, V: tl.constexpr, UPRIGHT: tl.constexpr):
+    """Load one state's rows of S, [BV, BK] (upright: [BK, BV]), from its transpose [K, V] in memory."""
+    o_k, o_v = across_v(o_k, UPRIGHT), along_v(o_v, UPRIGHT)
+    return tl.load(p_state + (o_k * V + o_v), mask=(o_v < V) & (o_k < K), other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_state(p_state, b_S, o_k, o_v, K: tl.constexpr, V: tl.constexpr, UPRIGHT: tl.constexpr):
+    """Store rows of S to the transpose [K, V] in memory."""
+    o_k, o_v = across_v(o_k, UPRIGHT), along_v(o_v, UPRIGHT)
+    tl.store(p_state + (o_k * V + o_v), b_S, mask=(o_v < V) & (o_k < K))
+
+
+@triton.jit
+def store_chunk_state(p_states, b_s, o_k, o_v, K: tl.constexpr, V: tl.constexpr, UPRIGHT: tl.constexpr):
+    """Store rows of S as they are, [V, K] in memory."""
+    o_k, o_v = across_v(o_k, UPRIGHT), along_v(o_v, UPRIGHT)
+    tl.store(p_states + (o_v * K + o_k), b_s, mask=(o_v < V) & (o_k < K))
 
 
 @triton.jit(do_not_specialize=["H", "HV"])
@@ -52,6 +87,7 @@ def forward_kernel(
     STORE_STATES: tl.constexpr,
     STORE_FINAL: tl.constexpr,
     STORE_TRACE: tl.constexpr,
+    UPRIGHT: tl.constexpr,
     DOT: tl.constexpr,
     STAGES: tl.constexpr,
 ):
@@ -61,7 +97,8 @@ def forward_kernel(
         O = scale e^G Q S^T + A eps
         S <- e^{G_C} S + (e^{G_C - G} beta eps)^T K
 
-    computed transposed, so that S, E and eps stay in registers as left operands. With TRANSFER the state has K more
+    computed transposed, so that S, E and eps stay in registers as left operands; UPRIGHT, as written, for states too
+    large for that: they are right operands then, and pass through shared memory. With TRANSFER the state has K more
     rows, [S; I]: with values of zero they become the product of the span's transitions.
 
     q, k [tokens, H K], v [tokens, HV V], inverse and readout [M HV C, C] come as tensor descriptors. A tile that
@@ -84,13 +121,13 @@ def forward_kernel(
     column_k, column_v = (i_hv // (HV // H)) * K, i_hv * V + i_v * BV
     p_state = (i_s * HV + i_hv) * K * ROWS
     if HAS_INITIAL:
-        b_S = load_state(initial + p_state, o_k, o_v, K, V)
+        b_S = load_state(initial + p_state, o_k, o_v, K, V, UPRIGHT)
     elif TRANSFER:
-        b_S = tl.where((o_v - V)[:, None] == o_k[None, :], 1.0, 0.0)
+        b_S = tl.where(along_v(o_v - V, UPRIGHT) == across_v(o_k, UPRIGHT), 1.0, 0.0)
         if i_v * BV >= V:
             column_v = HV * V  # beyond the last column there are zeros
     else:
-        b_S = tl.zeros([BV, K], tl.float32)
+        b_S = tl.zeros([K, BV] if UPRIGHT else [BV, K], tl.float32)
     for i in tl.range(0, tl.cdiv(end - start, C), num_stages=STAGES):
         t = start + i * C
         row = t.to(tl.int32)
@@ -103,41 +140,39 @@ def forward_kernel(
         b_write = tl.load(p_factors + 3 * C)
         b_through = tl.load(through + i_chunk)
         b_k = k.load([row, column_k])
-        b_T = tl.trans(inverse.load([row_c, 0]))
+        b_T = inverse.load([row_c, 0])
         b_s = b_S.to(k.dtype)
         p_tv = t * HV * V + column_v
         m_tv = (o_c < end - t)[:, None] & m_v[None, :]
         if STORE_STATES:
-            o_vk = o_v[:, None] * K + o_k[None, :]
-            tl.store(states + i_chunk * V * K + o_vk, b_s, mask=m_v[:, None] & (o_k >= 0)[None, :])
-        b_E = tl.dot(b_s, tl.trans(b_k), input_precision=DOT) * -b_erase_k[None, :]
+            store_chunk_state(states + i_chunk * V * K, b_s, o_k, o_v, K, V, UPRIGHT)
+        b_E = times(b_s, b_k, None, UPRIGHT, DOT) * -across_v(b_erase_k, UPRIGHT)
         if HAS_LAM or STORE_O or STORE_TRACE:
             b_q = q.load([row, column_k])
-            b_P = tl.dot(b_s, tl.trans(b_q), input_precision=DOT)
+            b_P = times(b_s, b_q, None, UPRIGHT, DOT)
             if HAS_LAM:
-                b_E -= b_P * b_erase_q[None, :]
+                b_E -= b_P * across_v(b_erase_q, UPRIGHT)
         # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
         b_e = b_E.to(k.dtype)
-        b_eps = tl.dot(b_e, b_T, acc=b_E - b_e.to(tl.float32), input_precision=DOT)
-        b_v = tl.trans(v.load([row, column_v]))
-        b_eps = tl.dot(b_v, b_T, acc=b_eps, input_precision=DOT)
-        b_u = (b_eps * b_write[None, :]).to(k.dtype)
-        b_S_new = tl.dot(b_u, b_k, acc=b_S * b_through, input_precision=DOT)
+        b_eps = times(b_e, b_T, b_E - b_e.to(tl.float32), UPRIGHT, DOT)
+        b_v = turned(v.load([row, column_v]), UPRIGHT)
+        b_eps = times(b_v, b_T, b_eps, UPRIGHT, DOT)
+        b_u = (b_eps * across_v(b_write, UPRIGHT)).to(k.dtype)
+        b_S_new = times(b_u, tl.trans(b_k), b_S * b_through, UPRIGHT, DOT)
         if STORE_EPS:
-            tl.store(eps + p_tv + o_vt, tl.trans(b_eps).to(k.dtype), mask=m_tv)
+            tl.store(eps + p_tv + o_vt, turned(b_eps, UPRIGHT).to(k.dtype), mask=m_tv)
+        if STORE_O or STORE_TRACE:
+            b_A = readout.load([row_c, 0])
+            b_O = times(b_eps.to(k.dtype), b_A, b_P * across_v(b_read_q, UPRIGHT), UPRIGHT, DOT)
         if STORE_O:
-            b_A = tl.trans(readout.load([row_c, 0]))
-            b_O = tl.dot(b_eps.to(k.dtype), b_A, acc=b_P * b_read_q[None, :], input_precision=DOT)
-            tl.store(o + p_tv + o_vt, tl.trans(b_O).to(o.dtype.element_ty), mask=m_tv)
+            tl.store(o + p_tv + o_vt, turned(b_O, UPRIGHT).to(o.dtype.element_ty), mask=m_tv)
         if STORE_TRACE:
-            b_A = tl.trans(readout.load([row_c, 0]))
-            b_O = tl.dot(b_eps.to(k.dtype), b_A, acc=b_P * b_read_q[None, :], input_precision=DOT)
-            o_hat.store([row_c, i_v * BV], tl.trans(b_O).to(k.dtype))
-            reads.store([row_c, i_v * BV], tl.trans(b_v.to(tl.float32) - b_eps).to(k.dtype))
-            tl.store(norm2 + i_chunk * V + o_v, tl.sum(b_S * b_S, 1), mask=m_v)
+            o_hat.store([row_c, i_v * BV], turned(b_O, UPRIGHT).to(k.dtype))
+            reads.store([row_c, i_v * BV], turned(b_v.to(tl.float32) - b_eps, UPRIGHT).to(k.dtype))
+            tl.store(norm2 + i_chunk * V + o_v, tl.sum(b_S * b_S, 0 if UPRIGHT else 1), mask=m_v)
         b_S = b_S_new
     if STORE_FINAL:
-        store_state(final + p_state, b_S, o_k, o_v, K, ROWS)
+        store_state(final + p_state, b_S, o_k, o_v, K, ROWS, UPRIGHT)
 
 
 @triton.jit(do_not_specialize=["HV"])

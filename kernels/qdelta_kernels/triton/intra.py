@@ -18,6 +18,15 @@ def running_decay(p_g, o_t, m_t, i_hv, HV, HAS_G: tl.constexpr, C: tl.constexpr)
 
 
 @triton.jit
+def decay_differences(b_G):
+    """Return G_i - G_j [C, C] in float32, as exact as if taken in float64, which would need twice the registers: G is
+    the sum of two float32, whose differences are small errors of small numbers."""
+    b_high = b_G.to(tl.float32)
+    b_low = (b_G - b_high.to(tl.float64)).to(tl.float32)
+    return (b_high[:, None] - b_high[None, :]) + (b_low[:, None] - b_low[None, :])
+
+
+@triton.jit
 def _quarters(b_x, m: tl.constexpr, n: tl.constexpr):
     """Cut each of m blocks [2n, 2n] into its upper left, lower left and lower right quarter, [m, n, n]."""
     left, right = tl.split(tl.permute(tl.reshape(b_x, [m, 2, n, 2, n]), [0, 2, 4, 1, 3]))
@@ -139,6 +148,7 @@ def intra_kernel(
     b_kk = tl.zeros([C, C], tl.float32)
     b_q2 = tl.zeros([C], tl.float32)
     b_k2 = tl.zeros([C], tl.float32)
+    b_q_k = tl.zeros([C], tl.float32)
     for i_k in tl.static_range(0, K, BK):
         b_q = tl.load(q + o_qk + i_k, mask=m_t[:, None], other=0.0)
         b_k = tl.load(k + o_qk + i_k, mask=m_t[:, None], other=0.0)
@@ -146,12 +156,14 @@ def intra_kernel(
         b_kk = tl.dot(b_k, tl.trans(b_k), acc=b_kk, input_precision=DOT)
         if L2NORM:
             b_q2 += tl.sum(b_q.to(tl.float32) * b_q.to(tl.float32), 1)
+        if L2NORM or TRACE:
             b_k2 += tl.sum(b_k.to(tl.float32) * b_k.to(tl.float32), 1)
+        if TRACE:
+            b_q_k += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
     if TRACE:
-        m_same = o_c[:, None] == o_c[None, :]
         p_products = products + pid * 2 * C + o_c
-        tl.store(p_products, tl.sum(tl.where(m_same, b_kk, 0.0), 1))
-        tl.store(p_products + C, tl.sum(tl.where(m_same, b_qk, 0.0), 1))
+        tl.store(p_products, b_k2)
+        tl.store(p_products + C, b_q_k)
     b_beta = tl.load(beta + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
     b_G, b_last = running_decay(g, o_t, m_t, i_hv, HV, HAS_G, C)
     # Zero beyond the sequence's end: what later kernels load there then changes nothing.
@@ -164,11 +176,21 @@ def intra_kernel(
         b_rq = tl.math.rsqrt(b_q2 + 1e-6)
         b_qk *= b_rq[:, None] * b_rk[None, :]
         b_kk *= b_rk[:, None] * b_rk[None, :]
+    b_lam = tl.zeros([C], tl.float32)
+    if HAS_LAM:
+        b_lam += tl.load(lam + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
+    # Stored now: what is held on to during the inversion has to be spilled.
+    p_factors = factors + pid * 4 * C + o_c
+    tl.store(p_factors, b_from_start * b_rk)
+    tl.store(p_factors + C, b_from_start * b_lam * b_rq)
+    tl.store(p_factors + 2 * C, scale * b_from_start * b_rq)
+    tl.store(p_factors + 3 * C, b_to_end * b_beta * b_rk)
+    tl.store(through + pid, tl.exp(b_last.to(tl.float32)))
 
     # Masked before exp: above the diagonal the difference is positive and overflows.
     m_read = o_c[:, None] >= o_c[None, :]
     m_erase = o_c[:, None] > o_c[None, :]
-    b_D = tl.exp(tl.where(m_read, (b_G[:, None] - b_G[None, :]).to(tl.float32), float("-inf"))) * b_beta[None, :]
+    b_D = tl.exp(tl.where(m_read, decay_differences(b_G), float("-inf"))) * b_beta[None, :]
     o_cc = o_c[:, None] * C + o_c[None, :]
     p_cc = pid * C * C
     b_A = scale * b_D * b_qk
@@ -176,15 +198,6 @@ def intra_kernel(
         b_A = tl.where(m_erase, b_A, 0.0)
     tl.store(readout + p_cc + o_cc, b_A.to(readout.dtype.element_ty))
     if HAS_LAM:
-        b_lam = tl.load(lam + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float32)
         b_kk += b_lam[:, None] * b_qk
-    else:
-        b_lam = tl.zeros([C], tl.float32)
     b_L = tl.where(m_erase, b_D * b_kk, 0.0)
     tl.store(inverse + p_cc + o_cc, unit_lower_inverse(b_L, C, SOLVE).to(inverse.dtype.element_ty))
-    p_factors = factors + pid * 4 * C + o_c
-    tl.store(p_factors, b_from_start * b_rk)
-    tl.store(p_factors + C, b_from_start * b_lam * b_rq)
-    tl.store(p_factors + 2 * C, scale * b_from_start * b_rq)
-    tl.store(p_factors + 3 * C, b_to_end * b_beta * b_rk)
-    tl.store(through + pid, tl.exp(b_last.to(tl.float32)))

@@ -19,13 +19,14 @@ TABLE = Path(__file__).with_name("launch_table.json")
 @dataclass(frozen=True)
 class Launch:
     """How one kernel is launched; BK and BV are its blocks of K and V where it has them, registers the most that a
-    thread may have (0: as many as it takes)."""
+    thread may have (0: as many as it takes), upright whether kernel 2 holds S as [K, BV], not as [BV, K]."""
 
     warps: int
     stages: int
     BV: int = 0
     BK: int = 0
     registers: int = 0
+    upright: bool = False
 
 
 @dataclass(frozen=True)

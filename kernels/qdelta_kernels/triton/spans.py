@@ -18,6 +18,7 @@ class Spans:
 
     start: Tensor  # [W], each span's first token
     end: Tensor  # [W], the token after its last
+    end_before_last: Tensor  # [W], the same, but each sequence's last span ends where it starts
     chunk: Tensor  # [W], its first chunk
     of_sequence: Tensor  # [N + 1], each sequence's first span
     chunk_start: Tensor  # [M], each chunk's first token
@@ -35,7 +36,7 @@ def cut(bounds: Bounds, C: int, chunks_per_span: int, device: torch.device, stop
 
     stops: chunks, counted in each sequence, at which a span begins as well.
     """
-    start, end, chunk, of_sequence = [], [], [], [0]
+    start, end, end_before_last, chunk, of_sequence = [], [], [], [], [0]
     chunk_start, chunk_end = [], []
     for a, b in bounds:
         chunks = -(-(b - a) // C)
@@ -43,11 +44,12 @@ def cut(bounds: Bounds, C: int, chunks_per_span: int, device: torch.device, stop
         for first, last in itertools.pairwise((*firsts, chunks)):
             start.append(a + first * C)
             end.append(min(b, a + last * C))
+            end_before_last.append(start[-1] if last == chunks else end[-1])
             chunk.append(len(chunk_start) + first)
         chunk_start += range(a, b, C)
         chunk_end += (min(b, c + C) for c in range(a, b, C))
         of_sequence.append(len(start))
-    lists = (start, end, chunk, of_sequence, chunk_start, chunk_end)
+    lists = (start, end, end_before_last, chunk, of_sequence, chunk_start, chunk_end)
     # One transfer for all: small ones cost more to start than to make.
     together = torch.tensor([x for part in lists for x in part], dtype=torch.int64).to(device)
     return Spans(*together.split([len(part) for part in lists]))

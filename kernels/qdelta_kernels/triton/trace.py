@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .chunk import Call, Prepared, Traced, prepare, run, scan, span_products
 from .diagnostics import diagnostics_kernel
-from .launch import Launch, ceil_power, launches
+from .launch import ceil_power
 from .ops import chunk_of
+from .plan import Plan
 from .spans import Spans, cut, span_starts
 
 
@@ -19,26 +20,25 @@ def trace(q, k, v, g, beta, lam, initial, at: list[int], keep_updates: bool, chu
     T, K, V = q.shape[1], q.shape[3], v.shape[3]
     C = chunk_of(chunk_size, T, q.dtype)
     call = Call.of(q, k, v, g, beta, lam, initial, None, 1.0, False, C)
-    launch = call.width(launches(call.q.dtype, call.sizes[0], call.q.device).forward)
+    plan = call.plan()
     traced, eps = Traced.of(call), torch.empty_like(call.v) if keep_updates else None
-    stops = tuple(sorted({t // C for t in at}))
-    spans = cut(call.bounds, C, call.span_length(launch.BV), call.q.device, stops)
+    spans = call.spans(plan, tuple(sorted({t // C for t in at})))
     prepared = prepare(call, spans, trace=True)
-    entering = _follow(call, spans, prepared, launch, {"eps": eps, "traced": traced})
+    entering = _follow(call, spans, prepared, plan, {"eps": eps, "traced": traced})
     scalars = _diagnose(call, spans, prepared, traced)
     updates = None if eps is None else (call.beta[..., None] * eps)[..., :V]
-    return *scalars, updates, _states(call, launch, entering, at)[..., :K, :V]
+    return *scalars, updates, _states(call, plan, entering, at)[..., :K, :V]
 
 
-def _follow(call: Call, spans: Spans, prepared: Prepared, launch: Launch, room: dict) -> Tensor:
+def _follow(call: Call, spans: Spans, prepared: Prepared, plan: Plan, room: dict) -> Tensor:
     """Fill `room` and return the state that enters every span, [W, HV, K, V]."""
     N, W = len(call.bounds), len(spans.start)
     state = call.initial
     if state is None:
         state = call.q.new_zeros((N, call.heads[1], *call.sizes), dtype=torch.float32)
-    if call.span_length(launch.BV) < call.longest:
-        entering = scan(call, spans, span_products(call, spans, prepared, launch), state)
-        run(call, spans, prepared, launch, entering, **room)
+    if plan.length < call.longest:
+        entering = scan(call, spans, span_products(call, spans, prepared, plan.products), state)
+        run(call, spans, prepared, plan.launch, entering, **room)
         return entering
     # The heads fill the chip: every sequence's first span, then every sequence's second, and so on.
     entering = state.new_empty((W, *state.shape[1:]))
@@ -47,7 +47,7 @@ def _follow(call: Call, spans: Spans, prepared: Prepared, launch: Launch, room: 
         entering[i::each] = state
         starts = {name: getattr(spans, name)[i::each].contiguous() for name in ("start", "end", "chunk")}
         final = torch.empty_like(state)
-        run(call, replace(spans, **starts), prepared, launch, state, final=final, **room)
+        run(call, replace(spans, **starts), prepared, plan.launch, state, final=final, **room)
         state = final
     return entering
 
@@ -80,7 +80,7 @@ def _diagnose(call: Call, spans: Spans, prepared: Prepared, traced: Traced) -> l
     return found
 
 
-def _states(call: Call, launch: Launch, entering: Tensor, at: list[int]) -> Tensor:
+def _states(call: Call, plan: Plan, entering: Tensor, at: list[int]) -> Tensor:
     """Return the states after tokens, [B, len(at), HV, K, V]: each is carried on from its chunk's start as a short span
     of its own."""
     B, T = call.q.shape[:2]
@@ -88,10 +88,10 @@ def _states(call: Call, launch: Launch, entering: Tensor, at: list[int]) -> Tens
     if not at:
         return entering.new_empty((B, 0, *entering.shape[1:]))
     # Found on the CPU, and picked one by one: a copy to or from the device would wait for all that it has yet to do.
-    begins = span_starts(-(-T // C), call.span_length(launch.BV), tuple(t // C for t in at))
+    begins = span_starts(-(-T // C), plan.length, tuple(t // C for t in at))
     picked = torch.stack([entering[b * each + begins.index(t // C)] for b in range(B) for t in at])
     tokens = [b * T + t for b in range(B) for t in at]
     short = cut(tuple((t - t % T % C, t + 1) for t in tokens), C, 1, call.q.device)
     final = torch.empty_like(picked)
-    run(call, short, prepare(replace(call, slots=len(tokens)), short), launch, picked, final=final)
+    run(call, short, prepare(replace(call, slots=len(tokens)), short), plan.launch, picked, final=final)
     return final.unflatten(0, (B, len(at)))
