@@ -12,6 +12,7 @@ from qdelta_analysis.learning.experiments import BASELINE, summary, summary_fram
 
 def made_up(values: dict[str, list[float]], **columns) -> pd.DataFrame:
     same = {"experiment": "e", "task": "t", "condition": "c", "metric": "accuracy", "tokens": 10, "parameters": 1000}
+    same["learning_rate"] = 0.01
     rows = [same | {"variant": v, "seed": s, "value": x} for v, xs in values.items() for s, x in enumerate(xs)]
     return pd.DataFrame(rows).assign(**columns)
 
@@ -57,5 +58,7 @@ def test_what_is_not_alike_is_not_compared():
     mine = table.variant == "q-delta"
     with pytest.raises(ValueError, match="q-delta has 1020 parameters, gated-deltanet 1000; expected at most 1% apart"):
         summary(table.assign(parameters=table.parameters.mask(mine, 1020)))
+    with pytest.raises(ValueError, match=r"q-delta has the learning rates 0\.01 and 0\.1; expected one"):
+        summary(table.assign(learning_rate=table.learning_rate.mask(mine & (table.seed == 1), 0.1)))
     with pytest.raises(ValueError, match="q-delta has 11 tokens, gated-deltanet 10; expected at most 0% apart"):
         summary(table.assign(tokens=table.tokens.mask(mine, 11)))

@@ -18,6 +18,7 @@ from qdelta_analysis.learning.experiments import (
     EXPERIMENTS,
     SIZES,
     Plan,
+    at_best_rates,
     losses,
     paper_ablation,
     paper_results,
@@ -131,7 +132,8 @@ def test_results_are_tidy_and_are_stored_whole(run, tmp_path):
     pd.testing.assert_frame_equal(back, table, check_dtype=False)
     said = json.loads(note.read_text())
     assert csv.name == "experiment_mqar.csv"
-    assert said["training"] == json.loads(run[1][0].read_text())["training"]
+    rate = {"learning_rate": said["runs"][0]["learning_rate"]}
+    assert said["training"] | rate == json.loads(run[1][0].read_text())["training"]
     assert {(r["variant"], r["seed"]) for r in said["runs"]} == {(v, s) for v in TINY.models for s in (0, 1)}
     assert said["models"]["mqar"]["q-delta"]["vocabulary"] == TASK.vocabulary
     assert stored("lm", folder=tmp_path) is None
@@ -139,6 +141,33 @@ def test_results_are_tidy_and_are_stored_whole(run, tmp_path):
     assert curves is not None
     assert list(curves.columns) == ["task", "variant", "seed", "step", "tokens", "loss"]
     pd.testing.assert_frame_equal(curves, losses(run[1]), check_dtype=False, rtol=1e-4)
+    assert "learning_rates" not in said
+
+
+def test_each_variant_is_reported_at_the_learning_rate_that_trained_it_best(tmp_path):
+    rates = (1e-5, 3e-2)
+    paths = run_experiment(replace(TINY, rates=rates), range(2), tmp_path, **QUIET)
+    assert len({path.name for path in paths}) == len(paths) == 2 * 2 * 2
+    runs = [json.loads(path.read_text()) for path in paths]
+    assert [run["training"]["learning_rate"] for run in runs] == [*rates] * 4
+    assert all(run["training"] | {"learning_rate": 0} == runs[0]["training"] | {"learning_rate": 0} for run in runs)
+    # The measured scores are made to speak for the other rate: the choice does not look at them.
+    for path, run in zip(paths, runs, strict=True):
+        run["result"]["last_losses"] = 1.0 if run["training"]["learning_rate"] == 1e-5 else 1.5
+        if run["variant"] == "q-delta":
+            run["result"]["last_losses"] = 3 - run["result"]["last_losses"] - 0.1 * run["seed"]
+        path.write_text(json.dumps(run))
+    table = results(paths)
+    best = {"gated-deltanet": 1e-5, "q-delta": 3e-2}
+    assert table.groupby("variant").learning_rate.unique().map(list).to_dict() == {v: [x] for v, x in best.items()}
+    assert not table.duplicated(["task", "variant", "seed", "condition", "metric"]).any()
+    csv, note, _ = write_results(paths, tmp_path / "out")
+    pd.testing.assert_frame_equal(pd.read_csv(csv), table, check_dtype=False)
+    said = json.loads(note.read_text())
+    assert {(r["variant"], r["learning_rate"]) for r in said["runs"]} == set(best.items())
+    assert said["learning_rates"]["mqar"]["q-delta"] == {"1e-05": 1.95, "0.03": 1.45}
+    assert len(losses(paths)) == len(losses(run_paths := [p for p in paths if p in set(at_best_rates(paths))]))
+    assert len(run_paths) == 4
 
 
 def test_the_paper_s_ablation_is_a_list_of_our_configs():
@@ -157,6 +186,7 @@ def test_every_shipped_number_says_how_it_was_made():
             made = runs[row.task, row.variant, row.seed]
             assert row.parameters == made["parameters"]
             assert row.steps == note["training"]["steps"]
+            assert row.learning_rate == made["learning_rate"]
             assert {"command", "versions", "machine", "device", "processes", "threads"} == set(made["made"])
             sizes = note["models"][row.task][row.variant]
             with torch.device("meta"):

@@ -11,7 +11,7 @@ from qdelta_analysis.plots.learning import differences_figure, losses_figure, sc
 VALUES = {"gated-deltanet": [0.2, 0.4], "q-delta": [0.5, 0.9], "q-delta, lam = 1": [0.3, 0.3]}
 RUNS = pd.DataFrame(
     {"task": task, "condition": c, "metric": "accuracy", "variant": v, "seed": s, "value": x}
-    | {"tokens": 1, "parameters": 1}
+    | {"tokens": 1, "parameters": 1, "learning_rate": 0.01}
     for task in ("a", "b")
     for c in ("short", "long")
     for v, xs in VALUES.items()

@@ -23,6 +23,7 @@ from qdelta_analysis.learning.experiments import (
 
 def table(variants: list[str], conditions: list[str], metric: str = "accuracy") -> pd.DataFrame:
     same = {"experiment": "e", "task": "t", "metric": metric, "tokens": 10, "parameters": 1000}
+    same["learning_rate"] = 0.01
     return pd.DataFrame(
         same | {"variant": v, "condition": c, "seed": s, "value": i + s / 10}
         for i, v in enumerate(variants) for c in conditions for s in (0, 1)

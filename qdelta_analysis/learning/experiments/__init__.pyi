@@ -13,6 +13,7 @@ from .shipped import made as made
 from .shipped import overview as overview
 from .shipped import shipped_runs as shipped_runs
 from .tables import BASELINE as BASELINE
+from .tables import at_best_rates as at_best_rates
 from .tables import losses as losses
 from .tables import results as results
 from .tables import stored as stored

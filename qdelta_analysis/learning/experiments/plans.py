@@ -24,13 +24,20 @@ DOUBLED = "gated-deltanet, beta < 2"
 class Plan:
     """An experiment: every variant is trained on every task by itself, with every seed; all else is shared.
 
-    models: by variant, for a task's vocabulary still to be set (`model`).
+    models: by variant, for a task's vocabulary still to be set (`model`). rates: learning rates instead of training's,
+    with each of which every variant is trained; its results are those at the best of them (`at_best_rates`).
     """
 
     name: str
     tasks: Mapping[str, Task]
     models: Mapping[str, ModelConfig]
     training: TrainingConfig
+    rates: tuple[float, ...] = ()
+
+    @property
+    def trainings(self) -> tuple[TrainingConfig, ...]:
+        """How every variant is trained, once for each learning rate."""
+        return tuple(replace(self.training, learning_rate=rate) for rate in self.rates) or (self.training,)
 
     def model(self, task: str, variant: str) -> ModelConfig:
         """Return the sizes of a variant for a task."""
@@ -57,15 +64,17 @@ def plan(name: str, size: str = "cpu") -> Plan:
     chosen = {v: variants[v] for v in (variants if name == "ablation" else COMPARED)}
     if name == "states":
         chosen[DOUBLED] = replace(variants["gated-deltanet"], allow_neg_eigval=True)
-    return Plan(name, tasks, {v: replace(sizes, layer=layer) for v, layer in chosen.items()}, training)
+    rates = (3e-3, 5e-3, 8e-3) if name == "mqar" else ()
+    return Plan(name, tasks, {v: replace(sizes, layer=layer) for v, layer in chosen.items()}, training, rates)
 
 
 def _on_a_cpu(name: str) -> tuple[Mapping[str, Task], ModelConfig, TrainingConfig]:
     recall = ModelConfig(LayerConfig(48, 2, 16, 24, chunk_size=16), layers=2, mlp_size=96)
     bytes_ = ModelConfig(LayerConfig(64, 2, 16, 32), layers=2, mlp_size=160)
     if name == "mqar":
-        task = MQAR(length=32, pairs=(2, 4, 8), keys=24, values=24, tested=(32, 64))
-        return {"mqar": task}, recall, TrainingConfig(800, 32, 32, 1e-2, warmup=80)
+        # At most as many pairs as a head's keys have dimensions.
+        task = MQAR(length=64, pairs=(4, 8, 16), keys=48, values=48, tested=(64, 128))
+        return {"mqar": task}, recall, TrainingConfig(1_500, 32, 64, 3e-3, warmup=150)
     if name == "states":
         tasks = {group: StateTracking(group, length=32, tested=(32, 64)) for group in GROUPS}
         return tasks, recall, TrainingConfig(400, 32, 32, 6e-3, warmup=40)

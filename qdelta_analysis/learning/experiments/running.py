@@ -25,6 +25,7 @@ from qdelta_analysis.threads import one_thread
 from .. import distributed
 from ..fitting import Keeping, fit
 from ..model import LanguageModel
+from ..schedule import TrainingConfig
 from .plans import Plan
 
 
@@ -39,15 +40,17 @@ def run_experiment(
     watch_every: int | None = None,
     progress: bool = True,
 ) -> list[Path]:
-    """Run what is missing of tasks x variants x seeds; return the paths of all results, in that order.
+    """Run what is missing of seeds x tasks x variants x learning rates; return the paths of all results, in that order.
 
-    folder: gets NAME/TASK-VARIANT-seedN.json when a run is whole, and while it is not, a folder of that name with its
-    checkpoint and logs, from which the next call goes on; the logs stay. jobs: runs at a time, each in a process with
+    folder: gets NAME/TASK-VARIANT-seedN.json when a run is whole (with the rate in its name where there are several),
+    and while it is not, a folder of that name with its checkpoint and logs, from which the next call goes on; the logs
+    stay. jobs: runs at a time, each in a process with
     one thread; on a GPU they share it, which small models leave idle most of the time. Under torchrun every run is
     spread over all processes, one after the other.
     Raises ValueError for a result or a checkpoint in the folder that has other settings.
     """
-    work = [(task, variant, seed) for seed in seeds for task in plan.tasks for variant in plan.models]
+    trainings = plan.trainings
+    work = [(task, v, seed, how) for seed in seeds for task in plan.tasks for v in plan.models for how in trainings]
     place = Path(folder) / plan.name
     with distributed.joined(device) as here:
         group = distributed.current()
@@ -62,7 +65,7 @@ def run_experiment(
             done = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
             for _ in tqdm(done, total=len(work), desc=plan.name, unit="run", disable=not progress):
                 pass
-    return [place / f"{_slug(*one)}.json" for one in work]
+    return [place / f"{_slug(plan, *one)}.json" for one in work]
 
 
 def finish(
@@ -70,6 +73,7 @@ def finish(
     task: str,
     variant: str,
     seed: int,
+    training: TrainingConfig,
     place: Path,
     *,
     device: torch.device,
@@ -78,8 +82,8 @@ def finish(
     progress: bool = True,
 ) -> Path:
     """Train and measure one variant on one task with one seed, unless that is done; return the result's path."""
-    path = place / f"{_slug(task, variant, seed)}.json"
-    settings = describe(plan, task, variant, seed)
+    path = place / f"{_slug(plan, task, variant, seed, training)}.json"
+    settings = describe(plan, task, variant, seed, training)
     if path.exists():
         _require_same(path, settings)
         return path
@@ -87,11 +91,11 @@ def finish(
     model = LanguageModel(plan.model(task, variant), seed).to(device)
     watch_every = watch_every if model.config.layer.erases else None
     keeping = Keeping(path.with_suffix(""), tensorboard=tensorboard, watch_every=watch_every, settings=settings)
-    batches = lambda step: chosen.examples(plan.training.batch, seed, step)
+    batches = lambda step: chosen.examples(training.batch, seed, step)
     with one_thread():
         start = time.perf_counter()
         losses = fit(
-            model, plan.training, batches, keeping=keeping, progress=progress, name=f"{task}, {variant}, seed {seed}"
+            model, training, batches, keeping=keeping, progress=progress, name=f"{task}, {variant}, seed {seed}"
         )
         trained = time.perf_counter()
         if group.first:
@@ -115,7 +119,7 @@ def finish(
     return path
 
 
-def describe(plan: Plan, task: str, variant: str, seed: int) -> dict[str, Any]:
+def describe(plan: Plan, task: str, variant: str, seed: int, training: TrainingConfig) -> dict[str, Any]:
     """Return everything that a run's numbers depend on but the machine and the versions, as JSON has it."""
     chosen = plan.tasks[task]
     settings = {
@@ -125,8 +129,8 @@ def describe(plan: Plan, task: str, variant: str, seed: int) -> dict[str, Any]:
         "seed": seed,
         "task_settings": {"kind": type(chosen).__name__, **vars(chosen)},
         "model": asdict(plan.model(task, variant)),
-        "training": asdict(plan.training),
-        "tokens": plan.training.tokens,
+        "training": asdict(training),
+        "tokens": training.tokens,
     }
     return json.loads(json.dumps(settings))
 
@@ -154,5 +158,6 @@ def _made(device: torch.device, processes: int) -> dict[str, Any]:
     }
 
 
-def _slug(task: str, variant: str, seed: int) -> str:
-    return re.sub(r"[^a-z0-9.-]+", "-", f"{task}-{variant}-seed{seed}".lower())
+def _slug(plan: Plan, task: str, variant: str, seed: int, training: TrainingConfig) -> str:
+    rate = f"-rate{training.learning_rate:g}" if plan.rates else ""
+    return re.sub(r"[^a-z0-9.-]+", "-", f"{task}-{variant}{rate}-seed{seed}".lower())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,41 @@ _RUN = ("experiment", "task", "variant", "seed", "tokens")
 _LOWER = ("nats", "bits per byte")  # where less is better
 
 
+def at_best_rates(paths: Sequence[Path]) -> list[Path]:
+    """Return the runs of each task and variant at its best learning rate: that of the least training loss (of the last
+    20 steps, mean over seeds). What is measured after training takes no part in the choice.
+    """
+    runs = {path: json.loads(Path(path).read_text()) for path in paths}
+    best = {key: min(rates, key=lambda rate: rates[rate]) for key, rates in _searched(runs.values()).items()}
+    return [path for path, run in runs.items() if best[run["task"], run["variant"]] == _rate(run)]
+
+
 def results(paths: Sequence[Path]) -> pd.DataFrame:
     """Return all scores of finished runs, tidy: a row for each run, condition and metric.
 
-    Columns: experiment, task, variant, seed, tokens (read in training), steps, parameters, condition, metric, value.
+    Columns: experiment, task, variant, seed, tokens (read in training), steps, learning_rate, parameters, condition,
+    metric, value. Of runs at several learning rates those `at_best_rates`.
     Raises FileNotFoundError for a run that is not finished, ValueError for none at all.
     """
     if not paths:
         raise ValueError("paths is empty; expected at least one finished run.")
     rows: list[dict[str, Any]] = []
-    for path in paths:
+    for path in at_best_rates(paths):
         run = json.loads(Path(path).read_text())
         same = {name: run[name] for name in _RUN}
-        same |= {"steps": run["training"]["steps"], "parameters": run["result"]["parameters"]}
+        same |= {name: run["training"][name] for name in ("steps", "learning_rate")}
+        same["parameters"] = run["result"]["parameters"]
         rows += [same | score for score in run["result"]["scores"]]
     return pd.DataFrame(rows)
 
 
 def losses(paths: Sequence[Path]) -> pd.DataFrame:
-    """Return the logged training losses of finished runs: task, variant, seed, step, tokens, loss (nats per target)."""
+    """Return the logged training losses of finished runs: task, variant, seed, step, tokens, loss (nats per target).
+
+    Of runs at several learning rates those `at_best_rates`.
+    """
     tables = []
-    for path in paths:
+    for path in at_best_rates(paths):
         run = json.loads(Path(path).read_text())
         log = pd.read_csv(Path(path).with_suffix("") / "steps.csv")[["step", "tokens", "loss"]]
         same = {name: run[name] for name in ("task", "variant", "seed")}
@@ -55,14 +69,21 @@ def summary(table: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
         t = mean(d) / (sd(d) / sqrt(n)),    d_s = value of the variant - value of the baseline, at one seed s
 
     Both at the same tokens, and at the same parameters to within 1 %; batches and, where they share a parameter, first
-    weights are the seed's. Columns: seeds, mean, sd (over seeds), difference, low, high (its 95 % interval, Student's
-    t), p (two-sided, not corrected for there being several). NaN where there is one seed, or no difference varies.
-    Raises ValueError where the baseline lacks a seed, or the runs are not of the same size.
+    weights are the seed's. Columns: parameters, learning_rate, seeds, mean, sd (over seeds), difference, low, high (its
+    95 % interval, Student's t), p (two-sided, not corrected for there being several). NaN where there is one seed,
+    or no difference varies.
+    Raises ValueError where the baseline lacks a seed, the runs are not of the same size, or a variant has several
+    learning rates.
     """
     values: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
     sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    rates: dict[tuple[str, str], float] = {}
     for row in _records(table):
         key = row["task"], row["condition"], row["metric"]
+        rate = rates.setdefault((row["task"], row["variant"]), row["learning_rate"])
+        if rate != row["learning_rate"]:
+            both = f"{rate:g} and {row['learning_rate']:g}"
+            raise ValueError(f"{row['variant']} has the learning rates {both}; expected one, as `results` chooses it.")
         values.setdefault(key, {}).setdefault(row["variant"], {})[row["seed"]] = row["value"]
         sizes[row["task"], row["variant"]] = row["parameters"], row["tokens"]
     rows = []
@@ -74,7 +95,8 @@ def summary(table: pd.DataFrame, baseline: str = BASELINE) -> pd.DataFrame:
             x = np.array(list(by_seed.values()))
             base = np.array([variants[baseline][seed] for seed in by_seed])
             row = {"task": key[0], "condition": key[1], "metric": key[2], "variant": variant}
-            row |= {"parameters": sizes[key[0], variant][0], "seeds": len(x), "mean": x.mean(), "sd": _sd(x)}
+            row |= {"parameters": sizes[key[0], variant][0], "learning_rate": rates[key[0], variant]}
+            row |= {"seeds": len(x), "mean": x.mean(), "sd": _sd(x)}
             rows.append(row | ({} if variant == baseline else _paired(x, base)))
     return pd.DataFrame(rows)
 
@@ -88,11 +110,13 @@ def summary_text(found: pd.DataFrame) -> str:
             what = f"{row['metric']} ({'less' if row['metric'] in _LOWER else 'more'} is better)"
             lines += ["", f"{row['task']}: {row['condition']}, {what}"]
             lines.append(
-                f"  {'variant':<28} {'parameters':>10}   {'mean ± s.d.':<17} against {BASELINE}, paired by seed"
+                f"  {'variant':<28} {'parameters':>10} {'rate':>7}   {'mean ± s.d.':<17} "
+                f"against {BASELINE}, paired by seed"
             )
         last = block
         spread = _spread(row["mean"], row["sd"], row["seeds"])
-        lines.append(f"  {row['variant']:<28} {row['parameters']:>10,}   {spread:<17} {_against(row)}".rstrip())
+        sizes = f"{row['parameters']:>10,} {row['learning_rate']:>7g}"
+        lines.append(f"  {row['variant']:<28} {sizes}   {spread:<17} {_against(row)}".rstrip())
     return "\n".join(lines[1:])
 
 
@@ -107,8 +131,11 @@ def summary_frame(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path]:
-    """Write experiment_NAME.csv, a row a number, .json, how each run was made, and _losses.csv; return the paths."""
-    runs = [json.loads(Path(path).read_text()) for path in paths]
+    """Write experiment_NAME.csv, a row a number, .json, how each run was made, and _losses.csv; return the paths.
+
+    Of runs at several learning rates those `at_best_rates`; the note keeps what all of them lost.
+    """
+    every, runs = ([json.loads(Path(path).read_text()) for path in some] for some in (paths, at_best_rates(paths)))
     name = runs[0]["experiment"]
     Path(folder).mkdir(parents=True, exist_ok=True)  # after hours of runs no reason to fail
     place = lambda end: Path(folder) / f"experiment_{name}{end}"
@@ -116,7 +143,7 @@ def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path
     with replacing(places[0]) as new:
         results(paths).to_csv(new, index=False)
     with replacing(places[1]) as new:
-        new.write_text(json.dumps({"experiment": name, **_folded(runs)}, indent=1) + "\n")
+        new.write_text(json.dumps({"experiment": name, **_folded(runs), **_search(every)}, indent=1) + "\n")
     with replacing(places[2]) as new:
         losses(paths).round({"loss": 5}).to_csv(new, index=False)
     return places
@@ -130,14 +157,38 @@ def stored(name: str, what: str = "results", folder: Path = FOLDER) -> pd.DataFr
 
 def _folded(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the settings of runs with each task, model and training said once, and what is each run's own."""
-    once: dict[str, Any] = {"tasks": {}, "models": {}, "training": runs[0]["training"], "tokens": runs[0]["tokens"]}
+    training = {name: x for name, x in runs[0]["training"].items() if name != "learning_rate"}
+    once: dict[str, Any] = {"tasks": {}, "models": {}, "training": training, "tokens": runs[0]["tokens"]}
     own = []
     for run in runs:
         once["tasks"][run["task"]] = run["task_settings"]
         once["models"].setdefault(run["task"], {})[run["variant"]] = run["model"]
         result = {name: x for name, x in run["result"].items() if name != "scores"}
-        own.append({name: run[name] for name in ("task", "variant", "seed")} | result | {"made": run["made"]})
+        same = {name: run[name] for name in ("task", "variant", "seed")} | {"learning_rate": _rate(run)}
+        own.append(same | result | {"made": run["made"]})
     return {**once, "runs": own}
+
+
+def _rate(run: Mapping[str, Any]) -> float:
+    return run["training"]["learning_rate"]
+
+
+def _searched(runs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[float, float]]:
+    """Return by task and variant, for each learning rate, the mean of the last training losses over seeds."""
+    found: dict[tuple[str, str], dict[float, list[float]]] = {}
+    for run in runs:
+        rates = found.setdefault((run["task"], run["variant"]), {})
+        rates.setdefault(_rate(run), []).append(run["result"]["last_losses"])
+    return {key: {rate: sum(x) / len(x) for rate, x in rates.items()} for key, rates in found.items()}
+
+
+def _search(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay out for a note what was searched; nothing where nothing was."""
+    search: dict[str, dict[str, dict[str, float]]] = {}
+    for (task, variant), rates in _searched(runs).items():
+        search.setdefault(task, {})[variant] = {f"{rate:g}": round(loss, 5) for rate, loss in sorted(rates.items())}
+    several = any(len(rates) > 1 for by_variant in search.values() for rates in by_variant.values())
+    return {"learning_rates": search} if several else {}
 
 
 def _paired(x: np.ndarray, base: np.ndarray) -> dict[str, float]:
