@@ -38,13 +38,19 @@ def assert_equal_recurrence(x: Tokens, chunk_size=64, **options):
         assert relative_error(ours, reference) <= 5e-6, name
 
 
-@pytest.fixture
-def in_spans(monkeypatch):
-    """Cut every sequence of more than two chunks into spans, as for few heads on a large chip."""
+@pytest.fixture(params=[1, 3], ids=["spans of a chunk", "spans of several"])
+def in_spans(monkeypatch, request):
+    """Cut long sequences into spans, as for few heads on a large chip."""
     from qdelta_kernels.triton import chunk, plan
 
-    monkeypatch.setattr(plan, "SHORTEST_SPAN", 1)
+    monkeypatch.setattr(plan, "SHORTEST_SPAN", request.param)
     monkeypatch.setattr(chunk, "processors", lambda device: 64)
+    lengths, cut = [], chunk.cut
+    monkeypatch.setattr(chunk, "cut", lambda *arguments: lengths.append(arguments[2]) or cut(*arguments))
+    plan.plan.cache_clear()
+    yield
+    plan.plan.cache_clear()
+    assert request.param in lengths or request.param + 1 in lengths
 
 
 @pytest.fixture
@@ -55,7 +61,8 @@ def upright(monkeypatch):
     from qdelta_kernels.triton import chunk
 
     rows = chunk.launches(torch.float32, 64, torch.device("cpu"))
-    turned = replace(rows, forward={width: replace(launch, upright=True) for width, launch in rows.forward.items()})
+    turn = lambda launch: replace(launch, upright=True, stages=2)
+    turned = replace(rows, forward={width: turn(launch) for width, launch in rows.forward.items()})
     monkeypatch.setattr(chunk, "launches", lambda *_: turned)
 
 
@@ -152,7 +159,7 @@ def test_packed_sequences_equal_separate_ones():
 @pytest.mark.usefixtures("in_spans")
 def test_spans_with_transfer_matrices_equal_the_recurrence():
     assert_equal_recurrence(tokens(T=150, H=1, K=20, V=24), chunk_size=16)
-    cu_seqlens = torch.tensor([0, 60, 60, 100, 150])
+    cu_seqlens = torch.tensor([0, 130, 130, 140, 150])  # several spans, none, and one beside them
     assert_equal_recurrence(tokens(T=150, H=1, K=16, V=16, N=4), chunk_size=16, cu_seqlens=cu_seqlens)
 
 
@@ -245,7 +252,7 @@ def test_traces_in_spans(held, in_spans, request):
         request.getfixturevalue("upright")
     x = tokens(T=130, H=1, K=16, V=16).to(torch.float32)
     ours, reference = (
-        chunk_qdelta_diagnostics(*y[:6], initial_state=y.state, at=(100,), chunk_size=16, backend=backend)
+        chunk_qdelta_diagnostics(*y[:6], initial_state=y.state, at=(70, 100), chunk_size=16, backend=backend)
         for y, backend in ((x, "triton"), (x.to(torch.float64), "torch"))
     )
     for name in ("error_before", "cosine", "state_norm", "states"):
@@ -350,20 +357,23 @@ except ValueError as error:
 
 
 @pytest.mark.parametrize("every_product", [False, True])
-@pytest.mark.parametrize(("heads", "V", "longest"), [(1, 64, 20_000), (4, 256, 2048), (8, 128, 16_384), (16, 128, 640)])
+@pytest.mark.parametrize(
+    ("heads", "V", "longest"), [(1, 64, 20_000), (4, 256, 2048), (8, 128, 16_384), (16, 128, 640), (2, 96, 4096)]
+)
 def test_few_heads_are_cut_into_spans_that_run_side_by_side(heads, V, longest, every_product):
     from qdelta_kernels.triton.launch import table
-    from qdelta_kernels.triton.plan import SHORTEST_SPAN, Widths, plan
+    from qdelta_kernels.triton.plan import SHORTEST_SPAN, Widths, block_rows, plan
 
     K, processors = 128, 132
     widths = Widths(**table()["sm_90", 16, K].forward, V=V, processors=processors)
     found = plan(widths, heads, K, longest, every_product=every_product)
     spans = -(-longest // found.length)
-    blocks = lambda rows, launch: -(-rows // min(launch.BV, V))
     assert spans > 1
     assert found.length >= SHORTEST_SPAN
-    assert heads * spans * blocks(V, found.launch) <= processors
-    assert heads * (spans - (not every_product)) * blocks(V + K, found.products) <= processors
+    assert heads * spans * -(-V // block_rows(found.launch, V, transfer=False)) <= processors
+    wide = block_rows(found.products, V, transfer=True)
+    assert V % wide == 0
+    assert heads * (spans - (not every_product)) * (-(-(V + K) // wide)) <= processors
 
 
 @pytest.mark.parametrize(("heads", "longest", "BV"), [(128, 64, 128), (1, 40, 64), (16, 64, 64), (100, 10_000, 128)])

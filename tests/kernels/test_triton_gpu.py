@@ -11,7 +11,7 @@ from tests.helpers import Tokens, gradients, relative_error
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 # Half precision rounds every operand of a product; gradients of gates add up many such roundings.
 BOUNDS = {torch.bfloat16: (5e-3, 8e-3), torch.float16: (7e-4, 1.5e-3), torch.float32: (2e-6, 1e-5)}
-SIZES = [(64, 64), (128, 128), (128, 256), (256, 512), (100, 72)]
+SIZES = [(64, 64), (64, 128), (128, 128), (128, 256), (256, 512), (256, 72), (100, 72)]
 
 
 def draw(B, T, H, K, V, dtype, HV=None, N=None, seed=0, decay=3.0) -> Tokens:
@@ -45,25 +45,27 @@ def assert_equal_recurrence(x: Tokens, bounds, **options):
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.parametrize(("K", "V"), SIZES)
-@pytest.mark.parametrize("H", [1, 48], ids=["few heads: spans", "many heads: wide blocks"])
+@pytest.mark.parametrize("H", [1, 40], ids=["few heads: spans", "many heads: wide blocks"])
 def test_every_row_of_the_launch_table(dtype, K, V, H):
     T = 8192 if H == 1 else 300
     assert_equal_recurrence(draw(1 if H == 1 else 3, T, H, K, V, dtype), BOUNDS[dtype])
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-def test_groups_norms_and_packed_sequences(dtype):
-    bounds = torch.tensor([0, 1, 1, 700, 764, 3000, 9001], device="cuda")
-    x = draw(1, 9001, 2, 128, 64, dtype, HV=6, N=6)
-    assert_equal_recurrence(x, BOUNDS[dtype], l2norm_qk=True, cu_seqlens=bounds)
+@pytest.mark.parametrize("bounds", [[0, 1, 1, 700, 764, 3000, 9001], [0, 1, 9000, 9001]], ids=["one span", "spans"])
+def test_groups_norms_and_packed_sequences(dtype, bounds):
+    N = len(bounds) - 1
+    x = draw(1, 9001, 1 if N == 3 else 2, 128, 64, dtype, HV=2 if N == 3 else 6, N=N)
+    assert_equal_recurrence(x, BOUNDS[dtype], l2norm_qk=True, cu_seqlens=torch.tensor(bounds, device="cuda"))
 
 
-def test_chunk_sizes_agree():
-    x = draw(1, 5000, 2, 128, 128, torch.float32)
+@pytest.mark.parametrize(("dtype", "K", "bound"), [(torch.float32, 128, 2e-6), (torch.bfloat16, 256, 5e-3)], ids=str)
+def test_chunk_sizes_agree(dtype, K, bound):
+    x = draw(1, 5000, 2, K, 128, dtype)
     results = [x.call(kernels, chunk_size=C) for C in (16, 32, 64)]
     for o, state in results[1:]:
-        assert relative_error(on_cpu(o), on_cpu(results[0][0])) <= 2e-6
-        assert relative_error(on_cpu(state), on_cpu(results[0][1])) <= 2e-6
+        assert relative_error(on_cpu(o), on_cpu(results[0][0])) <= bound
+        assert relative_error(on_cpu(state), on_cpu(results[0][1])) <= bound
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
@@ -100,8 +102,9 @@ def test_decoding_continues_a_prefill_and_can_overwrite_the_state():
 @pytest.mark.parametrize("K", [128, 256])
 @pytest.mark.parametrize("H", [1, 64])
 def test_traces(dtype, H, K):
-    x = draw(2, 3000, H, K, 128, dtype)
-    at = [0, 63, 64, 1500, 2999]
+    T = 9000 if H == 1 else 3000  # spans, or none
+    x = draw(2, T, H, K, 128, dtype)
+    at = [0, 63, 64, 1500, T - 1]
     ours = chunk_qdelta_diagnostics(*x[:6], initial_state=x.state, at=at, keep_updates=True, backend="triton")
     exact = x.to(torch.float64)
     reference = chunk_qdelta_diagnostics(*exact[:6], initial_state=exact.state, at=at, keep_updates=True)

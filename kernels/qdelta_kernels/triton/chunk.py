@@ -13,7 +13,7 @@ from .backward import state_gradient_kernel, token_gradient_kernel
 from .forward import forward_kernel, scan_kernel
 from .intra import intra_kernel
 from .launch import Launch, Launches, ceil_power, launches, processors
-from .plan import Plan, Widths, plan
+from .plan import Plan, Widths, block_rows, plan
 from .spans import Spans, bounds_of, chunk_slots, cut
 
 # How the products inside the kernels treat float32; half precision is multiplied as it is.
@@ -205,9 +205,7 @@ def run(
 ) -> None:
     """Carry the state through every span, writing whatever of final, o, eps, states and traced there is room for."""
     (H, HV), (K, V) = call.heads, call.sizes
-    BV = min(launch.BV, ceil_power(V))
-    if transfer:
-        BV = min(BV, V & -V)  # a block of rows is either S's or the identity's: BV divides V
+    BV = block_rows(launch, V, transfer)
     rows = V + K if transfer else V
     grid = (len(spans.start) * HV * triton.cdiv(rows, BV),)
     forward_kernel[grid](
@@ -308,7 +306,7 @@ def chunk_backward(call: Call, prepared: Prepared, do: Tensor, dfinal: Tensor | 
     plan = call.plan(every_product=True)
     spans = call.spans(plan)
     (H, HV), (K, V) = call.heads, call.sizes
-    _, _, reverse = call.widths(call.launches.state_gradient).fastest(len(spans.start) * HV, V)
+    _, _, reverse = call.widths(call.launches.state_gradient).fastest(len(spans.start) * HV)
     q, M = call.q, call.slots
     do, dfinal = do.contiguous(), None if dfinal is None else dfinal.contiguous()
     states, dstates = (torch.empty((M, HV, V, K), device=q.device, dtype=q.dtype) for _ in range(2))

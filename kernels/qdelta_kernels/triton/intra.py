@@ -19,8 +19,8 @@ def running_decay(p_g, o_t, m_t, i_hv, HV, HAS_G: tl.constexpr, C: tl.constexpr)
 
 @triton.jit
 def decay_differences(b_G):
-    """Return G_i - G_j [C, C] in float32, as exact as if taken in float64, which would need twice the registers: G is
-    the sum of two float32, whose differences are small errors of small numbers."""
+    """Return G_i - G_j [C, C], each rounded by 2^-24 of itself and not of G, as if taken in float64, which needs twice
+    the registers: G is held as a float32 and what it lacks, and their differences are added."""
     b_high = b_G.to(tl.float32)
     b_low = (b_G - b_high.to(tl.float64)).to(tl.float32)
     return (b_high[:, None] - b_high[None, :]) + (b_low[:, None] - b_low[None, :])

@@ -28,11 +28,15 @@ class Launch:
     registers: int = 0
     upright: bool = False
 
+    def __post_init__(self):
+        if self.upright and self.stages < 2:
+            raise ValueError(f"stages is {self.stages}; expected at least 2: upright with 1, Triton 3.6 miscompiles.")
+
 
 @dataclass(frozen=True)
 class Launches:
-    """One row of the table. The serial kernels have two launches: wide blocks of V where sequences and heads fill
-    the chip by themselves, narrow ones where they do not."""
+    """One row of the table. The serial kernels have two launches, with wide and with narrow blocks of V: `plan.py`
+    chooses, for each call, what keeps the chip busy."""
 
     intra: Launch
     forward: dict[str, Launch]

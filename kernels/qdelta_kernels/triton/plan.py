@@ -9,10 +9,10 @@ from .launch import Launch, ceil_power
 
 # A span shorter than this many chunks costs more in transfer matrices than it gains.
 SHORTEST_SPAN = 32
-# A chunk takes so much longer in wide blocks than in narrow ones, of half the rows (H100, K = 128).
+# A chunk takes so much longer in wide blocks than in narrow ones (forwards on an H100, K = 128, of 128 and 64 rows).
 WIDE = 1.6
 # More spans have to save this part of the time at least.
-LEAST = 0.05
+LEAST_SAVING = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,21 @@ class Widths:
     V: int
     processors: int
 
-    def fastest(self, heads: int, rows: int) -> tuple[float, int, Launch]:
-        """Return what suits so many heads with so many rows of S each: the time that a chunk of all of them takes, in
-        that of narrow blocks side by side; how many rounds the programs go in; and the launch."""
+    def fastest(self, heads: int, transfer: int = 0) -> tuple[float, int, Launch]:
+        """Return what suits so many heads, with `transfer` rows more than V: how long one chunk of all of them takes,
+        in rounds of narrow blocks; how many rounds its programs take; and the launch."""
+        narrow = block_rows(self.narrow, self.V, transfer > 0)
         choices = []
-        for launch, time in ((self.narrow, 1.0), (self.wide, 1.0 if self.wide == self.narrow else WIDE)):
-            programs = heads * -(-rows // min(launch.BV, ceil_power(self.V)))
-            rounds = -(-programs // self.processors)
-            choices.append((rounds * time, rounds, launch))
+        for launch in (self.narrow, self.wide):
+            BV = block_rows(launch, self.V, transfer > 0)
+            rounds = -(-heads * -(-(self.V + transfer) // BV) // self.processors)
+            choices.append((rounds * (1.0 if narrow == BV else WIDE), rounds, launch))
         return min(choices, key=lambda choice: choice[0])
+
+
+def block_rows(launch: Launch, V: int, transfer: bool) -> int:
+    """Return how many rows of S one program has; with a transfer matrix below S no block may hold rows of both."""
+    return min(launch.BV, V & -V if transfer else ceil_power(V))
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,13 @@ def plan(widths: Widths, heads: int, K: int, longest: int, *, every_product: boo
     sequence's last span is needed too, as backwards. Spans are for chips that would be idle otherwise: where both
     passes over them take one round (measured: more rounds share what there is to share, and gain nothing).
     """
-    time, _, launch = widths.fastest(heads, widths.V)
-    least, found = time * longest, Plan(longest, launch, launch)
+    time, _, launch = widths.fastest(heads)
+    shortest, found = time * longest, Plan(longest, launch, launch)
     for pieces in range(2, min(longest // SHORTEST_SPAN, widths.processors) + 1):
         length = -(-longest // pieces)
-        before, rounds_before, products = widths.fastest(heads * (pieces - (not every_product)), widths.V + K)
-        after, rounds_after, launch = widths.fastest(heads * pieces, widths.V)
-        if max(rounds_before, rounds_after) == 1 and (before + after) * length < (1 - LEAST) * least:
-            least, found = (before + after) * length, Plan(length, launch, products)
+        before, rounds_before, products = widths.fastest(heads * (pieces - (not every_product)), transfer=K)
+        after, rounds_after, launch = widths.fastest(heads * pieces)
+        time = (before + after) * length
+        if max(rounds_before, rounds_after) == 1 and time < (1 - LEAST_SAVING) * shortest:
+            shortest, found = time, Plan(length, launch, products)
     return found

@@ -40,7 +40,7 @@ def _follow(call: Call, spans: Spans, prepared: Prepared, plan: Plan, room: dict
         entering = scan(call, spans, span_products(call, spans, prepared, plan.products), state)
         run(call, spans, prepared, plan.launch, entering, **room)
         return entering
-    # The heads fill the chip: every sequence's first span, then every sequence's second, and so on.
+    # One after the other: every sequence's first span, then every sequence's second, and so on.
     entering = state.new_empty((W, *state.shape[1:]))
     each = W // N
     for i in range(each):
