@@ -151,7 +151,7 @@ def test_each_variant_is_reported_at_the_learning_rate_that_trained_it_best(tmp_
     runs = [json.loads(path.read_text()) for path in paths]
     assert [run["training"]["learning_rate"] for run in runs] == [*rates] * 4
     assert all(run["training"] | {"learning_rate": 0} == runs[0]["training"] | {"learning_rate": 0} for run in runs)
-    # The measured scores are made to speak for the other rate: the choice does not look at them.
+    # Training losses are made up, one rate's for each variant less; what is measured takes no part in the choice.
     for path, run in zip(paths, runs, strict=True):
         run["result"]["last_losses"] = 1.0 if run["training"]["learning_rate"] == 1e-5 else 1.5
         if run["variant"] == "q-delta":
@@ -165,6 +165,8 @@ def test_each_variant_is_reported_at_the_learning_rate_that_trained_it_best(tmp_
     pd.testing.assert_frame_equal(pd.read_csv(csv), table, check_dtype=False)
     said = json.loads(note.read_text())
     assert {(r["variant"], r["learning_rate"]) for r in said["runs"]} == set(best.items())
+    took = [run["result"]["seconds_training"] + run["result"]["seconds_measuring"] for run in runs]
+    assert said["seconds"] == pytest.approx(sum(took), abs=0.1)
     assert said["learning_rates"]["mqar"]["q-delta"] == {"1e-05": 1.95, "0.03": 1.45}
     assert len(losses(paths)) == len(losses(run_paths := [p for p in paths if p in set(at_best_rates(paths))]))
     assert len(run_paths) == 4

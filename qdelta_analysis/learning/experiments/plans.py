@@ -47,7 +47,7 @@ class Plan:
 def plan(name: str, size: str = "cpu") -> Plan:
     """Return an experiment at a size; "cpu" is meant for two cores, "gpu" for one GPU or several.
 
-        mqar      key-value recall                     the four rules
+        mqar      key-value recall                     the four rules, each at three learning rates
         niah      pass-key, number, UUID in text       the four rules
         lm        language modelling                   the four rules
         ablation  language modelling                   the paper's ablation and norm-compensated decay
@@ -74,7 +74,7 @@ def _on_a_cpu(name: str) -> tuple[Mapping[str, Task], ModelConfig, TrainingConfi
     if name == "mqar":
         # At most as many pairs as a head's keys have dimensions.
         task = MQAR(length=64, pairs=(4, 8, 16), keys=48, values=48, tested=(64, 128))
-        return {"mqar": task}, recall, TrainingConfig(1_500, 32, 64, 3e-3, warmup=150)
+        return {"mqar": task}, recall, TrainingConfig(1_500, 32, 64, warmup=150)
     if name == "states":
         tasks = {group: StateTracking(group, length=32, tested=(32, 64)) for group in GROUPS}
         return tasks, recall, TrainingConfig(400, 32, 32, 6e-3, warmup=40)
@@ -92,7 +92,7 @@ def _on_a_gpu(name: str) -> tuple[Mapping[str, Task], ModelConfig, TrainingConfi
         task = MQAR(length=256, pairs=(8, 16, 32, 64), keys=1024, values=1024, tested=(256, 512), rows=512)
         # A memory of 32 x 64 a head: the most pairs are twice what orthogonal keys can hold apart.
         small = ModelConfig(LayerConfig(128, 2, 32, 64, chunk_size=64), layers=2, mlp_size=256)
-        return {"mqar": task}, small, TrainingConfig(3_000, 128, 256, 3e-3, 300, precision="bfloat16")
+        return {"mqar": task}, small, TrainingConfig(3_000, 128, 256, warmup=300, precision="bfloat16")
     if name == "states":
         tasks = {group: StateTracking(group, length=64, tested=(64, 128, 256)) for group in GROUPS}
         return tasks, sizes, TrainingConfig(5_000, 128, 64, 2e-3, 250, precision="bfloat16")

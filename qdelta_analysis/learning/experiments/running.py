@@ -1,4 +1,4 @@
-"""Running what an experiment lacks: each (task, variant, seed) once, to a JSON file of its own."""
+"""Running what an experiment lacks: each (task, variant, learning rate, seed) once, to a JSON file of its own."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def run_experiment(
 
     folder: gets NAME/TASK-VARIANT-seedN.json when a run is whole (with the rate in its name where there are several),
     and while it is not, a folder of that name with its checkpoint and logs, from which the next call goes on; the logs
-    stay. jobs: runs at a time, each in a process with
-    one thread; on a GPU they share it, which small models leave idle most of the time. Under torchrun every run is
+    stay. jobs: runs at a time, each in a process with one thread; on a GPU they share it. Under torchrun every run is
     spread over all processes, one after the other.
+    Raises FloatingPointError where a loss stops being finite, at any of the learning rates.
     Raises ValueError for a result or a checkpoint in the folder that has other settings.
     """
     trainings = plan.trainings
@@ -95,7 +95,12 @@ def finish(
     with one_thread():
         start = time.perf_counter()
         losses = fit(
-            model, training, batches, keeping=keeping, progress=progress, name=f"{task}, {variant}, seed {seed}"
+            model,
+            training,
+            batches,
+            keeping=keeping,
+            progress=progress,
+            name=f"{task}, {variant}, rate {training.learning_rate:g}, seed {seed}",
         )
         trained = time.perf_counter()
         if group.first:

@@ -40,18 +40,17 @@ def overview(folder: Path = FOLDER) -> pd.DataFrame:
     """Return one row for every experiment: its size as it was run; missing values for one that has not been run.
 
     Columns: tasks, variants, seeds, parameters (the most of a variant), tokens (read in training by each run), hours
-    (of training and measuring, all runs together), device.
+    (of training and measuring, all runs together, also those at other learning rates), device.
     """
     rows = []
     for name in EXPERIMENTS:
         table, note = stored(name, folder=folder), made(name, folder)
         row: dict[str, Any] = {"experiment": name}
         if table is not None and note is not None:
-            seconds = sum(run["seconds_training"] + run["seconds_measuring"] for run in note["runs"])
             devices = dict.fromkeys(run["made"]["device"] for run in note["runs"])
             row |= {"tasks": ", ".join(note["tasks"]), "variants": table["variant"].nunique()}
             row |= {"seeds": table["seed"].nunique(), "parameters": max(run["parameters"] for run in note["runs"])}
-            row |= {"tokens": note["tokens"], "hours": round(seconds / 3600, 2), "device": ", ".join(devices)}
+            row |= {"tokens": note["tokens"], "hours": round(note["seconds"] / 3600, 2), "device": ", ".join(devices)}
         rows.append(row)
     columns = ["experiment", "tasks", "variants", "seeds", "parameters", "tokens", "hours", "device"]
     whole = dict.fromkeys(["variants", "seeds", "parameters", "tokens"], "Int64")

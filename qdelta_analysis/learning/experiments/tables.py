@@ -143,7 +143,7 @@ def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path
     with replacing(places[0]) as new:
         results(paths).to_csv(new, index=False)
     with replacing(places[1]) as new:
-        new.write_text(json.dumps({"experiment": name, **_folded(runs), **_search(every)}, indent=1) + "\n")
+        new.write_text(json.dumps({"experiment": name, **_folded(runs), **_effort(every)}, indent=1) + "\n")
     with replacing(places[2]) as new:
         losses(paths).round({"loss": 5}).to_csv(new, index=False)
     return places
@@ -182,13 +182,14 @@ def _searched(runs: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[f
     return {key: {rate: sum(x) / len(x) for rate, x in rates.items()} for key, rates in found.items()}
 
 
-def _search(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay out for a note what was searched; nothing where nothing was."""
+def _effort(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay out for a note what all runs took, and what was searched, where something was."""
+    took = sum(run["result"][f"seconds_{what}"] for run in runs for what in ("training", "measuring"))
     search: dict[str, dict[str, dict[str, float]]] = {}
     for (task, variant), rates in _searched(runs).items():
         search.setdefault(task, {})[variant] = {f"{rate:g}": round(loss, 5) for rate, loss in sorted(rates.items())}
     several = any(len(rates) > 1 for by_variant in search.values() for rates in by_variant.values())
-    return {"learning_rates": search} if several else {}
+    return {"seconds": round(took, 1)} | ({"learning_rates": search} if several else {})
 
 
 def _paired(x: np.ndarray, base: np.ndarray) -> dict[str, float]:
