@@ -74,29 +74,43 @@ def _invert_small(b_L, m: tl.constexpr, SOLVE: tl.constexpr):
 
 
 @triton.jit
-def _merge(b_T, b_N, m: tl.constexpr, n: tl.constexpr, SOLVE: tl.constexpr):
-    """Return the inverses of m blocks [2n, 2n] from those of their 2m diagonal quarters and the lower left N."""
-    upper_left, lower_right = _unstack(b_T, m, n)
-    lower_left = tl.dot(tl.dot(lower_right, b_N, input_precision=SOLVE), upper_left, input_precision=SOLVE)
-    return _assemble(upper_left, -lower_left, lower_right, m, n)
+def _lower_left(upper_left, b_N, lower_right, SOLVE: tl.constexpr):
+    """Return an inverse's lower left quarter, negated, from its diagonal quarters and N, what stood there before."""
+    return tl.dot(tl.dot(lower_right, b_N, input_precision=SOLVE), upper_left, input_precision=SOLVE)
 
 
 @triton.jit
-def unit_lower_inverse(b_L, C: tl.constexpr, SOLVE: tl.constexpr):
-    """Return (I + L)^-1 for L [C, C] strictly lower triangular, in float32; C is 16, 32 or 64."""
-    b_L = tl.reshape(b_L, [1, C, C])
+def store_unit_lower_inverse(p_T, b_L, C: tl.constexpr, SOLVE: tl.constexpr):
+    """Store T = (I + L)^-1 at p_T [C, C], for L [C, C] strictly lower triangular, in float32; C is 16, 32 or 64.
+
+    Quarter by quarter: put together first, they would take registers that there are not.
+    """
+    dtype = p_T.dtype.element_ty
     if C == 16:
-        b_T = _invert_small(b_L, 1, SOLVE)
-    elif C == 32:
-        upper_left, b_N, lower_right = _quarters(b_L, 1, 16)
-        b_T = _merge(_invert_small(_stack(upper_left, lower_right, 1, 16), 2, SOLVE), b_N, 1, 16, SOLVE)
+        o = tl.arange(0, 16)
+        b_T = _invert_small(tl.reshape(b_L, [1, 16, 16]), 1, SOLVE)
+        tl.store(p_T + o[:, None] * 16 + o[None, :], tl.reshape(b_T, [16, 16]).to(dtype))
     else:
-        upper_left, b_N, lower_right = _quarters(b_L, 1, 32)
-        b_D = _stack(upper_left, lower_right, 1, 32)
-        upper_left, b_M, lower_right = _quarters(b_D, 2, 16)
-        b_T = _merge(_invert_small(_stack(upper_left, lower_right, 2, 16), 4, SOLVE), b_M, 2, 16, SOLVE)
-        b_T = _merge(b_T, b_N, 1, 32, SOLVE)
-    return tl.reshape(b_T, [C, C])
+        n: tl.constexpr = C // 2
+        upper_left, b_N, lower_right = _quarters(tl.reshape(b_L, [1, C, C]), 1, n)
+        b_D = _stack(upper_left, lower_right, 1, n)
+        if n == 16:
+            b_T = _invert_small(b_D, 2, SOLVE)
+        else:
+            upper_left, b_M, lower_right = _quarters(b_D, 2, 16)
+            b_T = _invert_small(_stack(upper_left, lower_right, 2, 16), 4, SOLVE)
+            upper_left, lower_right = _unstack(b_T, 2, 16)
+            b_T = _assemble(upper_left, -_lower_left(upper_left, b_M, lower_right, SOLVE), lower_right, 2, 16)
+        o = tl.arange(0, n)
+        o_quarter = o[:, None] * C + o[None, :]
+        o_diagonal = tl.arange(0, 2)[:, None, None] * (n * C + n) + o_quarter[None]
+        tl.store(p_T + o_diagonal, b_T.to(dtype))
+        tl.store(p_T + n + o_quarter, tl.zeros([n, n], dtype))
+        upper_left, lower_right = _unstack(b_T, 1, n)
+        b_X = _lower_left(
+            tl.reshape(upper_left, [n, n]), tl.reshape(b_N, [n, n]), tl.reshape(lower_right, [n, n]), SOLVE
+        )
+        tl.store(p_T + n * C + o_quarter, -b_X.to(dtype))
 
 
 @triton.jit(do_not_specialize=["scale", "H", "HV"])
@@ -200,4 +214,4 @@ def intra_kernel(
     if HAS_LAM:
         b_kk += b_lam[:, None] * b_qk
     b_L = tl.where(m_erase, b_D * b_kk, 0.0)
-    tl.store(inverse + p_cc + o_cc, unit_lower_inverse(b_L, C, SOLVE).to(inverse.dtype.element_ty))
+    store_unit_lower_inverse(inverse + p_cc, b_L, C, SOLVE)
