@@ -110,7 +110,7 @@ def check_arguments(
     (B, T, _, K), (HV, V) = q.shape, v.shape[2:]
     N = B if bounds is None else len(bounds)
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    zeros = q.new_zeros((B, T, HV), dtype=dtype)
+    zeros = lambda: q.new_zeros((B, T, HV), dtype=dtype)  # torch.compile refuses one tensor in two places
     q, k = q.to(dtype), k.to(dtype)
     if l2norm_qk:
         q, k = l2norm(q), l2norm(k)
@@ -118,9 +118,9 @@ def check_arguments(
         q=q,
         k=k,
         v=v.to(dtype),
-        g=zeros if g is None else g.to(dtype),
+        g=zeros() if g is None else g.to(dtype),
         beta=beta.to(dtype),
-        lam=zeros if lam is None else lam.to(dtype),
+        lam=zeros() if lam is None else lam.to(dtype),
         state=q.new_zeros((N, HV, K, V)) if initial_state is None else initial_state.to(dtype),
         scale=scale,
         bounds=bounds,
