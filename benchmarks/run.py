@@ -16,6 +16,7 @@ from benchmarks.machine import facts, use_threads  # noqa: E402
 
 NAMES = (
     "kernels",
+    "training",
     "resources",
     "recurrence",
     "transition",

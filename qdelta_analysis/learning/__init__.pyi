@@ -1,3 +1,4 @@
+from .compiling import compile_blocks as compile_blocks
 from .configs import PAPER as PAPER
 from .configs import RULES as RULES
 from .configs import LayerConfig as LayerConfig

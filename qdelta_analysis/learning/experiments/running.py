@@ -21,8 +21,10 @@ from tqdm import tqdm
 
 from qdelta_analysis.files import replacing
 from qdelta_analysis.threads import one_thread
+from qdelta_kernels.gpu import HAS_TRITON
 
 from .. import distributed
+from ..compiling import compile_blocks
 from ..fitting import Keeping, fit
 from ..model import LanguageModel
 from ..schedule import TrainingConfig
@@ -89,6 +91,8 @@ def finish(
         return path
     group, chosen = distributed.current(), plan.tasks[task]
     model = LanguageModel(plan.model(task, variant), seed).to(device)
+    if compiled := device.type == "cuda" and HAS_TRITON:
+        model = compile_blocks(model)
     watch_every = watch_every if model.config.layer.erases else None
     keeping = Keeping(path.with_suffix(""), tensorboard=tensorboard, watch_every=watch_every, settings=settings)
     batches = lambda step: chosen.examples(training.batch, seed, step)
@@ -104,15 +108,17 @@ def finish(
         )
         trained = time.perf_counter()
         if group.first:
+            with torch.compiler.set_stance("force_eager"):  # compiling for every test's length takes longer
+                scores = [score._asdict() for score in chosen.scores(model)]
             record = settings | {
                 "result": {
                     "parameters": sum(p.numel() for p in model.parameters()),
                     "last_losses": sum(losses[-20:]) / len(losses[-20:]),
-                    "scores": [score._asdict() for score in chosen.scores(model)],
+                    "scores": scores,
                     "seconds_training": round(trained - start, 1),
                     "seconds_measuring": round(time.perf_counter() - trained, 1),
                 },
-                "made": _made(device, group.world),
+                "made": _made(device, group.world) | {"compiled": compiled},
             }
             with replacing(path) as new:
                 new.write_text(json.dumps(record, indent=1) + "\n")

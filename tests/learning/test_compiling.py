@@ -1,0 +1,49 @@
+"""Compiled blocks compute what the model computes, in one graph for all of them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from qdelta_analysis.learning import ShortConvolution
+from qdelta_kernels.gpu import HAS_TRITON
+from tests.helpers import relative_error
+
+from .sizes import VARIANTS, noise
+
+
+def compiled(*arguments: str) -> dict:
+    command = [sys.executable, "-m", "tests.learning.compiled", *arguments]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_every_variant_is_one_graph_and_computes_the_same():
+    found = compiled()
+    assert set(found) == set(VARIANTS)
+    for name, one in found.items():
+        assert one["graphs"] == 1, name
+        assert one["same names"], name
+        assert max(one["errors"].values()) < 1e-5, name
+
+
+def test_a_convolution_term_by_term_is_the_convolution():
+    convolution = ShortConvolution(6, 4)
+    with torch.no_grad():
+        convolution.weight.copy_(noise(6, 1, 4))
+    x = noise(2, 9, 6, seed=1)
+    assert relative_error(convolution.summed(F.pad(x, (0, 0, 3, 0))), convolution(x)) < 1e-6
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and HAS_TRITON), reason="no CUDA device")
+def test_on_a_gpu_compiled_blocks_are_as_exact_as_the_others():
+    for name, one in compiled("gpu").items():
+        plain = one["errors, not compiled"]
+        for tensor, error in one["errors"].items():
+            assert error < 1.5 * plain[tensor] + 1e-3, (name, tensor, error, plain[tensor])
