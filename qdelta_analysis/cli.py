@@ -193,6 +193,9 @@ def experiment(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the table and its note here.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's event files beside the CSV logs.")] = True,
     watch: Annotated[int | None, typer.Option(min=1, help="Log what the memories do every so many steps.")] = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Train through torch.compile; by default on a GPU.")
+    ] = None,
 ) -> None:
     """Train and compare the rules on a task; a table with spread over seeds and a test against Gated DeltaNet.
 
@@ -204,6 +207,7 @@ def experiment(
     folder = runs / size
     try:
         options = {"jobs": jobs, "device": device, "tensorboard": tensorboard, "watch_every": watch}
+        options["compiled"] = compiled
         paths = run_experiment(plan(name, size), range(seeds), folder, **options)
         if environ.get("RANK", "0") != "0":
             return

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from ..learning.layer import QDeltaLayer
@@ -155,8 +156,12 @@ class _Dispatcher:
         self.own = isinstance(site.layer, QDeltaLayer)
         self.function: Callable[..., Any] = getattr(site.layer, name) if self.own else site.owner[name]
         self.handlers: dict[int, list[tuple[int, Handler]]] = defaultdict(list)
+        self.dispatch = torch.compiler.disable(self._dispatch)  # in a compiled model, handlers are no part of a graph
 
     def __call__(self, *args, **kwargs):
+        return self.dispatch(*args, **kwargs)
+
+    def _dispatch(self, *args, **kwargs):
         layer = self.layer if self.layer is not None else _running.get()
         handlers = self.handlers.get(id(layer))
         if not handlers:

@@ -33,7 +33,7 @@ class ShortConvolution(nn.Module):
         return self._convolve(x, width - 1)[:, : x.shape[1]]
 
     def _convolve(self, x: Tensor, padding: int) -> Tensor:
-        if x.is_cuda and torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
             return self.summed(F.pad(x, (0, 0, padding, 0)))
         # As a two-dimensional convolution, [B, C, 1, T] with the channels last in memory is x as it already
         # lies there; the one-dimensional form copies to channels-first and back, and takes twice as long.

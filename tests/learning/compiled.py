@@ -5,14 +5,18 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch._dynamo.utils import counters
 
 from qdelta_analysis.learning import LanguageModel, LayerConfig, ModelConfig, ablation, compile_blocks
+from qdelta_analysis.learning.experiments import run_experiment, running
 from tests.helpers import relative_error
 
 from .sizes import VARIANTS, model, tokens
+from .test_experiments import QUIET, TINY
 
 
 def outcome(a_model: LanguageModel, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -43,9 +47,24 @@ def on_the_cpu() -> dict:
     return found
 
 
+def experiment(folder: Path) -> dict:
+    """Run a tiny experiment plainly and compiled, watched; return what came out."""
+    running.compile_blocks = partial(compile_blocks, backend="aot_eager")  # needs no C compiler
+    found = {}
+    for compiled in (False, True):
+        counters.clear()
+        paths = run_experiment(TINY, [0], folder / str(compiled), watch_every=2, compiled=compiled, **QUIET)
+        found[str(compiled)] = {
+            "results": [json.loads(path.read_text()) for path in paths],
+            "graphs": counters["stats"]["unique_graphs"],
+        }
+    return found
+
+
 def on_a_gpu() -> dict:
     found = {}
     for name, config in ablation(LayerConfig(128, 2, 64, 128, chunk_size=64)).items():
+        torch._dynamo.reset()
         plain = LanguageModel(ModelConfig(config, layers=2, mlp_size=256)).cuda()
         compiled = compile_blocks(copy.deepcopy(plain), fullgraph=True)
         x = tokens(2, 300).cuda()
@@ -59,4 +78,6 @@ def on_a_gpu() -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(on_a_gpu() if sys.argv[1:] == ["gpu"] else on_the_cpu()))
+    what, *rest = sys.argv[1:]
+    made = {"cpu": on_the_cpu, "gpu": on_a_gpu, "experiment": lambda: experiment(Path(*rest))}[what]()
+    print(json.dumps(made))

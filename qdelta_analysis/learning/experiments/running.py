@@ -40,6 +40,7 @@ def run_experiment(
     device: str = "auto",
     tensorboard: bool = True,
     watch_every: int | None = None,
+    compiled: bool | None = None,
     progress: bool = True,
 ) -> list[Path]:
     """Run what is missing of seeds x tasks x variants x learning rates; return the paths of all results, in that order.
@@ -47,7 +48,8 @@ def run_experiment(
     folder: gets NAME/TASK-VARIANT-seedN.json when a run is whole (with the rate in its name where there are several),
     and while it is not, a folder of that name with its checkpoint and logs, from which the next call goes on; the logs
     stay. jobs: runs at a time, each in a process with one thread; on a GPU they share it. Under torchrun every run is
-    spread over all processes, one after the other.
+    spread over all processes, one after the other. compiled: whether training goes through `compile_blocks`; None: on
+    a GPU.
     Raises FloatingPointError where a loss stops being finite, at any of the learning rates.
     Raises ValueError for a result or a checkpoint in the folder that has other settings.
     """
@@ -58,7 +60,7 @@ def run_experiment(
         group = distributed.current()
         if jobs > 1 and group.world > 1:
             raise ValueError(f"jobs is {jobs}; expected 1 under torchrun, which shares the work in its way.")
-        options = {"device": here, "tensorboard": tensorboard, "watch_every": watch_every}
+        options = {"device": here, "tensorboard": tensorboard, "watch_every": watch_every, "compiled": compiled}
         if jobs == 1:
             for one in tqdm(work, desc=plan.name, unit="run", disable=not (progress and group.first)):
                 finish(plan, *one, place, **options, progress=progress)
@@ -81,6 +83,7 @@ def finish(
     device: torch.device,
     tensorboard: bool = True,
     watch_every: int | None = None,
+    compiled: bool | None = None,
     progress: bool = True,
 ) -> Path:
     """Train and measure one variant on one task with one seed, unless that is done; return the result's path."""
@@ -91,7 +94,7 @@ def finish(
         return path
     group, chosen = distributed.current(), plan.tasks[task]
     model = LanguageModel(plan.model(task, variant), seed).to(device)
-    if compiled := device.type == "cuda" and HAS_TRITON:
+    if compiled := device.type == "cuda" and HAS_TRITON if compiled is None else compiled:
         model = compile_blocks(model)
     watch_every = watch_every if model.config.layer.erases else None
     keeping = Keeping(path.with_suffix(""), tensorboard=tensorboard, watch_every=watch_every, settings=settings)
