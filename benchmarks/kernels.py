@@ -42,9 +42,9 @@ def measure(quick: bool = False) -> list[Figure]:
         Figure("bfloat16 matrix product, 8192 cubed", rate / 1e12, "TFLOP/s"),
     ]
     shapes = SHAPES[:2] if quick else SHAPES
-    for shape in shapes:
-        figures += _shape(shape, bandwidth, rate)
-        print(f"{shape} done", flush=True)  # tuning the peers' kernels takes a minute for some shapes
+    for shape in shapes:  # one by one on the screen: tuning the peers' kernels takes a minute for some
+        figures += (found := _shape(shape, bandwidth, rate))
+        print("\n".join(f"{figure.name} {figure.value:.3f} {figure.unit}" for figure in found), flush=True)
     figures += _summary(figures)
     figures += _decode(bandwidth)
     figures += _trace(1 << (16 if quick else 20))
