@@ -242,6 +242,7 @@ def run(
         DOT=PRECISION,
         STAGES=launch.stages,
         num_warps=launch.warps,
+        maxnreg=launch.registers or None,
     )
 
 
@@ -359,6 +360,7 @@ def chunk_backward(call: Call, prepared: Prepared, do: Tensor, dfinal: Tensor | 
             DOT=PRECISION,
             num_warps=launch.warps,
             num_stages=launch.stages,
+            maxnreg=launch.registers or None,
         )
     if R > 1:
         dq, dk = (x.unflatten(2, (H, R)).sum(3).to(q.dtype) for x in (dq, dk))
@@ -406,4 +408,5 @@ class StateGradient:
             DOT=PRECISION,
             STAGES=launch.stages,
             num_warps=launch.warps,
+            maxnreg=launch.registers or None,
         )

@@ -19,7 +19,11 @@ TABLE = Path(__file__).with_name("launch_table.json")
 @dataclass(frozen=True)
 class Launch:
     """How one kernel is launched; BK and BV are its blocks of K and V where it has them, registers the most that a
-    thread may have (0: as many as it takes), upright whether kernel 2 holds S as [K, BV], not as [BV, K]."""
+    thread may have (0: as the assembler sees fit), upright whether kernel 2 holds S as [K, BV], not as [BV, K].
+
+    registers = 255, the most there are, is not the same as 0: where it takes more, CUDA 12.8's assembler may then go
+    down to 32 and spill the rest.
+    """
 
     warps: int
     stages: int

@@ -28,7 +28,7 @@ def candidates(launch: Launch, turns: tuple[bool, ...]) -> Iterator[Launch]:
     """Yield other blocks, warps and stages for a kernel that has what this launch has; turns: upright or not."""
     blocks_v = (16, 32, 64, 128) if launch.BV else (0,)
     blocks_k = (32, 64, 128) if launch.BK else (0,)
-    registers = (0,) if launch.BV else (0, 128, 168)
+    registers = (255,) if launch.BV else (0, 128, 168)
     choices = itertools.product(blocks_k, blocks_v, (4, 8), (1, 2, 3), registers, turns)
     for BK, BV, warps, stages, most, upright in choices:
         if upright and stages == 1:
