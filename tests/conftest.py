@@ -1,6 +1,7 @@
 """What every test shares: typed public functions, poisoned scratch memory, two threads, seeded inputs."""
 
 import os
+import signal
 from pathlib import Path
 
 import jaxtyping
@@ -19,6 +20,8 @@ CHECKED = ["qdelta_analysis", *(f"qdelta_kernels.{module.stem}" for module in KE
 jaxtyping.install_import_hook(CHECKED, "tests.typechecker.check")
 
 torch.set_num_threads(2)
+# A shell's background jobs ignore Ctrl-C, and what they start does too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # In deterministic mode torch fills every uninitialised tensor with NaN: reading scratch memory shows.
 torch.use_deterministic_algorithms(True)
 

@@ -11,12 +11,13 @@ Four kinds of layer are known, by what their forward pass looks up:
 from __future__ import annotations
 
 import inspect
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -151,15 +152,21 @@ def _say(layer: nn.Module | None) -> None:
 class _Dispatcher:
     """Takes a function's place: passes calls from the layers that have handlers through those, others straight on."""
 
+    outside_graphs: ClassVar[Callable[..., Any] | None] = None
+
     def __init__(self, site: Site, name: str):
         self.layer = None if site.shared else site.layer
         self.own = isinstance(site.layer, QDeltaLayer)
         self.function: Callable[..., Any] = getattr(site.layer, name) if self.own else site.owner[name]
         self.handlers: dict[int, list[tuple[int, Handler]]] = defaultdict(list)
-        self.dispatch = torch.compiler.disable(self._dispatch)  # in a compiled model, handlers are no part of a graph
+        # A compiled model's graph ends before the handlers. No model is compiled before dynamo is there, which takes
+        # seconds to import.
+        if "torch._dynamo" in sys.modules and _Dispatcher.outside_graphs is None:
+            _Dispatcher.outside_graphs = staticmethod(torch.compiler.disable(_Dispatcher._dispatch))
 
     def __call__(self, *args, **kwargs):
-        return self.dispatch(*args, **kwargs)
+        dispatch = _Dispatcher.outside_graphs or _Dispatcher._dispatch
+        return dispatch(self, *args, **kwargs)
 
     def _dispatch(self, *args, **kwargs):
         layer = self.layer if self.layer is not None else _running.get()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
+import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -52,7 +53,8 @@ def _first_output(model: nn.Module, tokens: Tensor) -> str | None:
 
     hooks = [m.register_forward_hook(look(name)) for name, m in model.named_modules() if name]
     try:
-        with suppress(ValueError):  # the recurrence refuses inputs that are not finite
+        # Graphs of a compiled model know nothing of these hooks; the recurrence refuses inputs that are not finite.
+        with torch.compiler.set_stance("force_eager"), suppress(ValueError):
             model(tokens)
     finally:
         for handle in hooks:

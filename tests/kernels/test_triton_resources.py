@@ -33,7 +33,7 @@ def test_every_entry_compiles_and_fits_the_chip(found):
         assert entry["registers"] <= 255, entry
 
 
-def test_what_is_spilled_is_little_and_outside_of_loops_up_to_K_128(found):
+def test_little_is_spilled_and_hardly_anything_in_loops_up_to_K_128(found):
     for entry in found:
         # A kernel that needs more than there are may be given 32 by the assembler: see `Launch.registers`.
         assert entry["spilled"] == 0 or entry["registers"] > 100, entry

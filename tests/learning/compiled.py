@@ -5,18 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch._dynamo.utils import counters
 
+from qdelta_analysis import capture, patch
 from qdelta_analysis.learning import LanguageModel, LayerConfig, ModelConfig, ablation, compile_blocks
 from qdelta_analysis.learning.experiments import run_experiment, running
+from qdelta_analysis.learning.nonfinite import first_nonfinite
 from tests.helpers import relative_error
 
-from .sizes import VARIANTS, model, tokens
-from .test_experiments import QUIET, TINY
+from .sizes import BASE, VARIANTS, model, tokens
+from .test_experiments import QUIET, SIZE, TINY
 
 
 def outcome(a_model: LanguageModel, x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -31,7 +34,7 @@ def errors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) ->
     return {name: relative_error(found[name], y) for name, y in expected.items()}
 
 
-def on_the_cpu() -> dict:
+def variants() -> dict:
     found = {}
     for name, config in VARIANTS.items():
         torch._dynamo.reset()
@@ -61,6 +64,49 @@ def experiment(folder: Path) -> dict:
     return found
 
 
+def watched_and_changed() -> dict:
+    """Capture, patch and break a compiled model, and the same model plain."""
+    plain = model(BASE)
+    compiled = compile_blocks(copy.deepcopy(plain), backend="aot_eager")
+    x = tokens(2, 20)
+    compiled(x)
+    captured = [capture(one, x) for one in (plain, compiled)]
+    found = {
+        "captured": [
+            relative_error(getattr(found, name), getattr(expected, name))
+            for expected, found in zip(*(each.values() for each in captured), strict=True)
+            for name in ("q", "k", "v", "g", "beta", "lam")
+        ]
+    }
+    before = compiled(x).detach()
+    with patch(plain, lam=0.8), patch(compiled, lam=0.8):
+        found["patched"] = relative_error(compiled(x), plain(x))
+        found["patched, changes"] = relative_error(compiled(x), before)
+    found["afterwards"] = relative_error(compiled(x), before)
+    with torch.no_grad():
+        compiled.blocks[1].mixer.v_proj.weight.fill_(1e38)
+    found["not finite"] = first_nonfinite(compiled, x)
+    return found
+
+
+def many_kinds(folder: Path) -> list[int]:
+    """Run more kinds of blocks than torch compiles in one process; return how many graphs each run took."""
+    graphs = []
+
+    def counted(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    running.compile_blocks = partial(compile_blocks, backend=counted)
+    torch._dynamo.config.recompile_limit = 2
+    models = {f"{n} wide": replace(SIZE, mlp_size=n) for n in (256, 264, 272, 280)}
+    after = []
+    for name, size in models.items():
+        run_experiment(replace(TINY, models={name: size}), [0], folder, compiled=True, **QUIET)
+        after.append(len(graphs))
+    return after
+
+
 def on_a_gpu() -> dict:
     found = {}
     for name, config in ablation(LayerConfig(128, 2, 64, 128, chunk_size=64)).items():
@@ -79,5 +125,11 @@ def on_a_gpu() -> dict:
 
 if __name__ == "__main__":
     what, *rest = sys.argv[1:]
-    made = {"cpu": on_the_cpu, "gpu": on_a_gpu, "experiment": lambda: experiment(Path(*rest))}[what]()
-    print(json.dumps(made))
+    parts = {
+        "variants": variants,
+        "watched": watched_and_changed,
+        "experiment": lambda: experiment(Path(*rest)),
+        "kinds": lambda: many_kinds(Path(*rest)),
+        "gpu": on_a_gpu,
+    }
+    print(json.dumps(parts[what]()))

@@ -29,7 +29,7 @@ def close(found: float, expected: float) -> None:
 
 
 def test_every_variant_is_one_graph_and_computes_the_same():
-    found = compiled("cpu")
+    found = compiled("variants")
     assert set(found) == set(VARIANTS)
     for name, one in found.items():
         assert one["graphs"] == 1, name
@@ -43,6 +43,19 @@ def test_a_convolution_term_by_term_is_the_convolution():
         convolution.weight.copy_(noise(6, 1, 4))
     x = noise(2, 9, 6, seed=1)
     assert relative_error(convolution.summed(F.pad(x, (0, 0, 3, 0))), convolution(x)) < 1e-6
+
+
+def test_a_compiled_model_can_be_captured_and_patched_and_says_what_is_not_finite():
+    found = compiled("watched")
+    assert max(found["captured"]) < 1e-5
+    assert found["patched"] < 1e-5 < 1e-3 < found["patched, changes"]
+    assert found["afterwards"] == 0
+    assert found["not finite"] == "the output of blocks.1.mixer.v_proj"
+
+
+def test_every_run_is_compiled_however_many_kinds_there_are(tmp_path):
+    graphs = compiled("kinds", tmp_path)
+    assert graphs == [1, 2, 3, 4]
 
 
 def test_an_experiment_gives_the_same_compiled(tmp_path):

@@ -21,8 +21,8 @@ class Launch:
     """How one kernel is launched; BK and BV are its blocks of K and V where it has them, registers the most that a
     thread may have (0: as the assembler sees fit), upright whether kernel 2 holds S as [K, BV], not as [BV, K].
 
-    registers = 255, the most there are, is not the same as 0: where it takes more, CUDA 12.8's assembler may then go
-    down to 32 and spill the rest.
+    With registers = 0 a kernel that needs more than the 255 that there are may be given 32 by CUDA 12.8's assembler,
+    and spill the rest; with 255 it is given 255.
     """
 
     warps: int

@@ -49,7 +49,7 @@ def run_experiment(
     and while it is not, a folder of that name with its checkpoint and logs, from which the next call goes on; the logs
     stay. jobs: runs at a time, each in a process with one thread; on a GPU they share it. Under torchrun every run is
     spread over all processes, one after the other. compiled: whether training goes through `compile_blocks`; None: on
-    a GPU.
+    a GPU, with Triton, by which torch compiles for it.
     Raises FloatingPointError where a loss stops being finite, at any of the learning rates.
     Raises ValueError for a result or a checkpoint in the folder that has other settings.
     """
@@ -94,10 +94,15 @@ def finish(
         return path
     group, chosen = distributed.current(), plan.tasks[task]
     model = LanguageModel(plan.model(task, variant), seed).to(device)
-    if compiled := device.type == "cuda" and HAS_TRITON if compiled is None else compiled:
-        model = compile_blocks(model)
+    if compiled is None:
+        compiled = device.type == "cuda" and HAS_TRITON
+    if compiled:
+        torch.compiler.reset()  # past some number of models in one process, the next would be left uncompiled
+        compile_blocks(model)
     watch_every = watch_every if model.config.layer.erases else None
-    keeping = Keeping(path.with_suffix(""), tensorboard=tensorboard, watch_every=watch_every, settings=settings)
+    how = {"compiled": compiled}  # what a stopped run needs to go on to the same bits
+    logging = {"tensorboard": tensorboard, "watch_every": watch_every}
+    keeping = Keeping(path.with_suffix(""), settings=settings | how, **logging)
     batches = lambda step: chosen.examples(training.batch, seed, step)
     with one_thread():
         start = time.perf_counter()
@@ -121,7 +126,7 @@ def finish(
                     "seconds_training": round(trained - start, 1),
                     "seconds_measuring": round(time.perf_counter() - trained, 1),
                 },
-                "made": _made(device, group.world) | {"compiled": compiled},
+                "made": _made(device, group.world) | how,
             }
             with replacing(path) as new:
                 new.write_text(json.dumps(record, indent=1) + "\n")
