@@ -1,6 +1,9 @@
 """capture() and record(): what real models' layers feed to the recurrence, and that nothing else changes."""
 
+import copy
+import gc
 import sys
+import weakref
 
 import pytest
 import torch
@@ -238,6 +241,27 @@ def test_only_the_chosen_model_is_recorded(hub):
             hub(tokens(1, 6))
     assert {n: [c.q.shape[1] for c, _ in calls] for n, calls in recording.calls.items()} == {0: [8, 6]}
     assert {n: [c.q.shape[1] for c, _ in calls] for n, calls in inner.calls.items()} == {0: [5], 2: [5]}
+
+
+def test_a_copy_made_while_recording_is_another_model():
+    made = model()
+    with record(made) as recording:
+        copy.deepcopy(made)(tokens(1, 5))
+        assert recording.calls == {}
+        made(tokens(1, 5))
+    assert set(recording.calls) == {0, 1}
+
+
+def test_a_captured_model_is_freed_at_once():
+    made = model()
+    capture(made, tokens(1, 5))
+    gone = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_padding_is_captured_as_the_layer_has_it(hub):
