@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -13,7 +12,8 @@ from torch.nn.functional import logsigmoid, normalize
 from qdelta_kernels import chunk_qdelta_diagnostics, chunk_qdelta_rule, qdelta_rule
 from qdelta_kernels.gpu import decode_qdelta_rule
 
-from .report import Figure, Unavailable
+from .agreement import lift_guard, require_close, require_gpu_and_peers
+from .report import Figure
 
 TITLE = "the Triton kernels, bfloat16 (gates and state float32), chunks of 64; peers: flash-linear-attention 0.6"
 SHAPES = [  # B, T, H, K, V
@@ -32,10 +32,7 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 def measure(quick: bool = False) -> list[Figure]:
     """Check every shape against float64 before it is timed; needs a CUDA device and flash-linear-attention."""
-    if not torch.cuda.is_available():
-        raise Unavailable("it needs a CUDA device, and this machine has none")
-    if find_spec("fla") is None:
-        raise Unavailable("it needs flash-linear-attention: pip install 'qdelta[gpu-peers]'")
+    require_gpu_and_peers("fla")
     bandwidth, rate = _ceilings()
     figures = [
         Figure(f"{torch.cuda.get_device_name()}: device-to-device copy, read + write", bandwidth / 1e12, "TB/s"),
@@ -99,7 +96,7 @@ def _decode(bandwidth: float) -> list[Figure]:
     x, _ = _inputs(B, 1, H, K, V)
     state = torch.randn(B, H, K, V, device="cuda")
     expected, _ = chunk_qdelta_rule(*(y.double() for y in x), initial_state=state.double())
-    _require("decoded outputs", decode_qdelta_rule(*x, state.clone()), expected, 5e-3)
+    require_close("decoded outputs", decode_qdelta_rule(*x, state.clone()), expected, 5e-3)
     # A graph of several steps, each on a state of its own: no launch gaps, and nothing stays in the cache.
     states = [state.clone() for _ in range(8)]
     graph = torch.cuda.CUDAGraph()
@@ -120,7 +117,7 @@ def _trace(T: int) -> list[Figure]:
     ours = chunk_qdelta_diagnostics(*small, at=[2047], backend="triton")
     exact = chunk_qdelta_diagnostics(*(y.double() for y in small), at=[2047])
     for name in ("error_before", "state_norm", "cosine", "states"):
-        _require(f"the trace's {name}", getattr(ours, name), getattr(exact, name), 1e-2)
+        require_close(f"the trace's {name}", getattr(ours, name), getattr(exact, name), 1e-2)
     with torch.no_grad():
         forward = _time(lambda: qdelta_rule(*x))
         traced = _time(lambda: chunk_qdelta_diagnostics(*x, at=[T // 2, T - 1], backend="triton"))
@@ -145,13 +142,13 @@ def _check(x: Inputs, do: Tensor) -> None:
     length = min(x[0].shape[1], 16384)
     head = tuple(y[:1, :length, :1].contiguous() for y in x)
     exact = tuple(y.double() for y in head)
-    _require("outputs", qdelta_rule(*head, backend="triton")[0], chunk_qdelta_rule(*exact)[0], 5e-3)
-    _require("outputs of all heads", _output(x)[:1, :length, :1], chunk_qdelta_rule(*exact)[0], 5e-3)
+    require_close("outputs", qdelta_rule(*head, backend="triton")[0], chunk_qdelta_rule(*exact)[0], 5e-3)
+    require_close("outputs of all heads", _output(x)[:1, :length, :1], chunk_qdelta_rule(*exact)[0], 5e-3)
     do = do[:1, :length, :1].contiguous()
     ours = _gradients(lambda *y: qdelta_rule(*y, backend="triton"), head, do)()
     reference = _gradients(chunk_qdelta_rule, exact, do)()
     for name, a, b in zip(("q", "k", "v", "g", "beta", "lam"), ours, reference, strict=True):
-        _require(f"the gradient of {name}", a, b, 1e-2)
+        require_close(f"the gradient of {name}", a, b, 1e-2)
 
 
 @torch.no_grad()
@@ -162,13 +159,10 @@ def _output(x: Inputs) -> Tensor:
 def _peers(x: Inputs) -> dict[str, tuple[Callable, Callable | None]]:
     """Return forward, and forward + backward, of each peer that this Triton can run, after a check."""
     from fla.ops.comba import chunk_comba  # pyright: ignore[reportMissingImports]
-    from fla.ops.common import chunk_o  # pyright: ignore[reportMissingImports]
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule  # pyright: ignore[reportMissingImports]
     from fla.ops.precond_gated_delta_rule import chunk_precond_gated_delta_rule  # pyright: ignore[reportMissingImports]
 
-    # FLA refuses its backward pass on Hopper with Triton 3.4 to 3.7.0, where it can be miscompiled. It is timed
-    # here all the same, with its gradients checked: the guard is for blocks that these sizes do not use.
-    chunk_o.TRITON_ABOVE_3_7_1 = True
+    lift_guard()
     q, k, v, g, beta, lam = x
     scale = q.shape[-1] ** -0.5
     p = k + (lam[..., None] * q).bfloat16()
@@ -180,7 +174,7 @@ def _peers(x: Inputs) -> dict[str, tuple[Callable, Callable | None]]:
         q, k, v, -ones, g, beta, beta, scale=scale, use_qk_l2norm_in_kernel=False
     )
     without_lam = (q, k, v, g, beta)
-    _require("FLA's outputs", gated(*without_lam)[0], qdelta_rule(*without_lam, None)[0], 1e-2)
+    require_close("FLA's outputs", gated(*without_lam)[0], qdelta_rule(*without_lam, None)[0], 1e-2)
     found: dict[str, tuple[Callable, Callable | None]] = {}
     for name, function in (("FLA gated", gated), ("FLA comba", comba), ("FLA precond", precond)):
         backward = _gradients(function, without_lam, do)
@@ -189,7 +183,7 @@ def _peers(x: Inputs) -> dict[str, tuple[Callable, Callable | None]]:
             if name == "FLA gated":
                 ours = _gradients(lambda q, k, v, g, beta: qdelta_rule(q, k, v, g, beta, None), without_lam, do)()
                 for input, a, b in zip(["q", "k", "v", "g", "beta"], backward(), ours, strict=True):
-                    _require(f"FLA's gradient of {input}", a, b, 2e-2)
+                    require_close(f"FLA's gradient of {input}", a, b, 2e-2)
         except AssertionError as error:
             print(f"{name}: not timed backwards, {error}", flush=True)
             found[name] = (_forward(function, without_lam), None)
@@ -249,8 +243,3 @@ def _peak(function: Callable) -> int:
 
 def _ms(name: str, seconds: float) -> Figure:
     return Figure(name, 1e3 * seconds, "ms")
-
-
-def _require(what: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
-    error = float((found.double() - expected.double()).norm() / expected.double().norm())
-    assert error <= tolerance, f"{what} differ by {error:.1e}, more than {tolerance:.0e}"

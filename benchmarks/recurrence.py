@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from qdelta_kernels import chunk_qdelta_rule, recurrent_qdelta_rule
 
+from .agreement import require_close
 from .report import Figure, among_others, timing
 from .timing import calmest, interleaved, once
 
@@ -116,8 +117,8 @@ def _check_outputs(peer: Callable, x: Gates, lam: Tensor) -> None:
         ours = _chunk(*x, feedback)
         one = [y[:, :, :1].double() for y in (*x, feedback) if y is not None]
         exact = _recurrent(*one)
-        _require("the chunk form's outputs", ours[:, :, :1], exact, 2e-6)
-    _require("the peer's outputs", peer(*x)[0], _chunk(*x), 2e-6)
+        require_close("the chunk form's outputs", ours[:, :, :1], exact, 2e-6)
+    require_close("the peer's outputs", peer(*x)[0], _chunk(*x), 2e-6)
 
 
 def _check_gradients(peer: Callable, T: int) -> None:
@@ -129,21 +130,16 @@ def _check_gradients(peer: Callable, T: int) -> None:
         _gradients(_recurrent, one, do[:, :, :1].double()),
         strict=True,
     ):
-        _require(f"the chunk form's gradient in {name}", ours[:, :, :1], theirs, 1e-5)
+        require_close(f"the chunk form's gradient in {name}", ours[:, :, :1], theirs, 1e-5)
     for name, ours, theirs in zip(
         ("q", "k", "v", "g", "beta"),
         _gradients(_chunk, x, do),
         _gradients(lambda *y: peer(*y)[0], x, do),
         strict=True,
     ):
-        _require(f"the peer's gradient in {name}", theirs, ours, 1e-5)
+        require_close(f"the peer's gradient in {name}", theirs, ours, 1e-5)
 
 
 def _gradients(function: Callable[..., Tensor], arguments, do: Tensor) -> tuple[Tensor, ...]:
     leaves = [y.detach().requires_grad_() for y in arguments]
     return torch.autograd.grad(function(*leaves), leaves, do)
-
-
-def _require(what: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
-    error = float((found.double() - expected.double()).norm() / expected.double().norm())
-    assert error <= tolerance, f"{what} differ by {error:.1e}, more than {tolerance:.0e}"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
+from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from qdelta_analysis.learning import PAPER, LanguageModel, ModelConfig, TrainingConfig, ablation, compile_blocks
+from qdelta_analysis.learning import PAPER, LanguageModel, TrainingConfig, ablation, compile_blocks
 from qdelta_analysis.learning.distributed import current
 from qdelta_analysis.learning.fitting import adamw, backward
 from qdelta_analysis.learning.tasks import IGNORED, Examples
 
-from .report import Figure, Unavailable, timing
+from .agreement import lift_guard, require_close, require_gpu_and_peers
+from .report import Figure, timing
 from .timing import once
 
 TITLE = "one training step of the paper's 340M model, 4 rows of 4,096 tokens, bfloat16 under autocast, AdamW"
@@ -25,10 +26,7 @@ REPEATS = 15
 
 def measure(quick: bool = False) -> list[Figure]:
     """Check that the peer computes the same from the same weights, then time each model by itself."""
-    if not torch.cuda.is_available():
-        raise Unavailable("it needs a CUDA device, and this machine has none")
-    if find_spec("fla") is None or find_spec("fla.models") is None:
-        raise Unavailable("it needs flash-linear-attention: pip install 'qdelta[gpu-peers]'")
+    require_gpu_and_peers("fla", "fla.models")
     rows, length = (1, 1024) if quick else (4, 4096)
     config = TrainingConfig(batch=rows, length=length, learning_rate=1e-4, precision="bfloat16")
     tokens = torch.randint(32_000, (rows, length), generator=torch.Generator().manual_seed(0)).cuda()
@@ -49,7 +47,7 @@ def measure(quick: bool = False) -> list[Figure]:
         torch.cuda.reset_peak_memory_stats()
         times = [once(step) for _ in range(REPEATS)]
         figure = timing(f"step, {name}", times)
-        seconds[name] = sorted(times)[REPEATS // 2]
+        seconds[name] = median(times)
         figures += [
             figure,
             Figure(f"tokens a second, {name}", tokens.numel() / seconds[name] / 1e3, "thousand"),
@@ -66,21 +64,16 @@ def measure(quick: bool = False) -> list[Figure]:
     ]
 
 
-def _config(rule: str) -> ModelConfig:
-    paper = PAPER["340M"]
-    return ModelConfig(ablation(paper.layer)[rule], paper.layers, paper.mlp_size, paper.vocabulary)
-
-
 def _model(rule: str) -> LanguageModel:
-    return LanguageModel(_config(rule), seed=0).cuda()
+    paper = PAPER["340M"]
+    return LanguageModel(replace(paper, layer=ablation(paper.layer)[rule]), seed=0).cuda()
 
 
 def _peer() -> nn.Module:
     """Return flash-linear-attention's model of the same sizes, its kernels fused as it ships."""
     from fla.models import GatedDeltaNetConfig, GatedDeltaNetForCausalLM  # pyright: ignore[reportMissingImports]
-    from fla.ops.common import chunk_o  # pyright: ignore[reportMissingImports]
 
-    chunk_o.TRITON_ABOVE_3_7_1 = True  # its guard against miscompiled blocks that these sizes do not use
+    lift_guard()
     paper = PAPER["340M"]
     config = GatedDeltaNetConfig(
         hidden_size=paper.layer.hidden_size,
@@ -128,48 +121,41 @@ def _examples(tokens: Tensor) -> Examples:
 
 
 def _check(tokens: Tensor) -> None:
-    """Raise AssertionError unless our Gated DeltaNet's weights give the same logits and gradients in the peer's model.
-
-    Gradients too, as the peer's backward pass is run on chips for which it has a guard against wrong results.
-    """
+    """Raise AssertionError unless our Gated DeltaNet gives the same logits and gradients as the peer of its weights."""
     ours, peer = _model("gated-deltanet"), _peer()
-    peer.load_state_dict(
-        {theirs: take(value) for name, value in ours.state_dict().items() for theirs, take in _names(name)}
-    )
+    peer.load_state_dict(_as_theirs(ours.state_dict()))
     examples = _examples(tokens)
-    logits = {}
-    for name, model in (("ours", ours), ("theirs", peer)):
+    logits = []
+    for forward in (ours, lambda x: peer(input_ids=x).logits):
         with torch.autocast("cuda", torch.bfloat16):
-            logits[name] = model(examples.tokens) if name == "ours" else model(input_ids=tokens).logits
-        loss = nn.functional.cross_entropy(
-            logits[name].float().flatten(0, 1), examples.targets.flatten(), ignore_index=IGNORED
-        )
+            y = forward(examples.tokens)
+        loss = nn.functional.cross_entropy(y.float().flatten(0, 1), examples.targets.flatten(), ignore_index=IGNORED)
         loss.backward()
-        logits[name] = logits[name].detach()
-    _require("logits", logits["theirs"], logits["ours"], 0.05)
-    theirs = dict(peer.named_parameters())
-    for name, parameter in ours.named_parameters():
-        if ".mixer." in name and parameter.ndim == 2:
-            assert parameter.grad is not None
-            ((their_name, _),) = _names(name)
-            _require(f"the gradient of {name}", theirs[their_name].grad, parameter.grad, 0.1)
+        logits.append(y.detach())
+    require_close("the peer's logits", logits[1], logits[0], 0.05)
+    theirs = _gradients(peer)
+    for name, expected in _as_theirs(_gradients(ours)).items():
+        if ".attn." in name and expected.ndim == 2:
+            require_close(f"the peer's gradients of {name}", theirs[name], expected, 0.1)
 
 
-def _names(name: str) -> list[tuple[str, Callable[[Tensor], Tensor]]]:
-    """Return where the peer's model has a parameter of ours, and which part of it."""
-    if name.endswith("gate_up.weight"):
-        stem = name.removesuffix("gate_up.weight").replace("blocks.", "model.layers.")
-        return [(f"{stem}{part}_proj.weight", lambda x, i=i: x.chunk(2)[i]) for i, part in enumerate(("gate", "up"))]
-    whole = {
-        "embedding.weight": "model.embeddings.weight",
-        "norm.weight": "model.norm.weight",
-        "head.weight": "lm_head.weight",
-    }
-    theirs = name.replace("blocks.", "model.layers.").replace("mixer", "attn").replace("mlp.down.", "mlp.down_proj.")
-    return [(whole.get(name, theirs), lambda x: x)]
+def _gradients(model: nn.Module) -> dict[str, Tensor]:
+    found = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, f"{name} has no gradient"
+        found[name] = parameter.grad
+    return found
 
 
-def _require(what: str, found: Tensor | None, expected: Tensor, tolerance: float) -> None:
-    assert found is not None, f"there is no {what}"
-    error = float((found.double() - expected.double()).norm() / expected.double().norm())
-    assert error <= tolerance, f"{what}: the peer's differ by {error:.1e}, more than {tolerance:.0e}"
+def _as_theirs(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what belongs to our parameters, under the names of the peer's."""
+    outer = {"embedding.weight": "model.embeddings.weight", "norm.weight": "model.norm.weight"}
+    theirs = {}
+    for name, x in ours.items():
+        name = outer.get(name, name.replace("blocks.", "model.layers.").replace("mixer", "attn"))
+        if name.endswith("mlp.gate_up.weight"):
+            stem = name.removesuffix("gate_up.weight")
+            theirs[f"{stem}gate_proj.weight"], theirs[f"{stem}up_proj.weight"] = x.chunk(2)
+        else:
+            theirs[name.replace("mlp.down.", "mlp.down_proj.").replace("head.weight", "lm_head.weight")] = x
+    return theirs

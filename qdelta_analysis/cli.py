@@ -206,9 +206,16 @@ def experiment(
 
     folder = runs / size
     try:
-        options = {"jobs": jobs, "device": device, "tensorboard": tensorboard, "watch_every": watch}
-        options["compiled"] = compiled
-        paths = run_experiment(plan(name, size), range(seeds), folder, **options)
+        paths = run_experiment(
+            plan(name, size),
+            range(seeds),
+            folder,
+            jobs=jobs,
+            device=device,
+            tensorboard=tensorboard,
+            watch_every=watch,
+            compiled=compiled,
+        )
         if environ.get("RANK", "0") != "0":
             return
         text = summary_text(summary(results(paths)))

@@ -160,9 +160,8 @@ def prepare(call: Call, spans: Spans, *, trace: bool = False) -> Prepared:
             **call.flags(),
             DOT=PRECISION,
             SOLVE=SOLVE[q.dtype],
-            num_warps=launch.warps,
+            **launch.threads,
             num_stages=launch.stages,
-            maxnreg=launch.registers or None,
         )
     return found
 
@@ -241,8 +240,7 @@ def run(
         UPRIGHT=launch.upright,
         DOT=PRECISION,
         STAGES=launch.stages,
-        num_warps=launch.warps,
-        maxnreg=launch.registers or None,
+        **launch.threads,
     )
 
 
@@ -358,9 +356,8 @@ def chunk_backward(call: Call, prepared: Prepared, do: Tensor, dfinal: Tensor | 
             BV=min(launch.BV, ceil_power(V)),
             **call.flags(),
             DOT=PRECISION,
-            num_warps=launch.warps,
+            **launch.threads,
             num_stages=launch.stages,
-            maxnreg=launch.registers or None,
         )
     if R > 1:
         dq, dk = (x.unflatten(2, (H, R)).sum(3).to(q.dtype) for x in (dq, dk))
@@ -407,6 +404,5 @@ class StateGradient:
             STORE_CHUNKS=dstates is not None,
             DOT=PRECISION,
             STAGES=launch.stages,
-            num_warps=launch.warps,
-            maxnreg=launch.registers or None,
+            **launch.threads,
         )

@@ -36,6 +36,11 @@ class Launch:
         if self.upright and self.stages < 2:
             raise ValueError(f"stages is {self.stages}; expected at least 2: upright with 1, Triton 3.6 miscompiles.")
 
+    @property
+    def threads(self) -> dict[str, int | None]:
+        """The options of Triton that this stands for, but for the stages."""
+        return {"num_warps": self.warps, "maxnreg": self.registers or None}
+
 
 @dataclass(frozen=True)
 class Launches:

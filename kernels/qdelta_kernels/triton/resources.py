@@ -113,9 +113,7 @@ def compile_entry(entry: Entry) -> Resources:
                 attributes[(i,)] = [["tt.divisibility", 16]]
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=places, attrs=attributes)
-    options = {"num_warps": entry.launch.warps, "num_stages": entry.launch.stages}
-    if entry.launch.registers:
-        options["maxnreg"] = entry.launch.registers
+    options = entry.launch.threads | {"num_stages": entry.launch.stages}
     compiled: Any = triton.compile(source, target=GPUTarget("cuda", entry.arch, 32), options=options)
     usage = _cuobjdump(compiled.asm["cubin"], "--dump-resource-usage")
     found = {name: int(n) for name, n in re.findall(r"\b(REG|STACK):(\d+)", usage)}

@@ -101,8 +101,7 @@ def finish(
         compile_blocks(model)
     watch_every = watch_every if model.config.layer.erases else None
     how = {"compiled": compiled}  # what a stopped run needs to go on to the same bits
-    logging = {"tensorboard": tensorboard, "watch_every": watch_every}
-    keeping = Keeping(path.with_suffix(""), settings=settings | how, **logging)
+    keeping = Keeping(path.with_suffix(""), tensorboard=tensorboard, watch_every=watch_every, settings=settings | how)
     batches = lambda step: chosen.examples(training.batch, seed, step)
     with one_thread():
         start = time.perf_counter()
