@@ -75,12 +75,25 @@ def chunk_qdelta_rule(
         l2norm_qk=l2norm_qk,
         chunk_size=chunk_size,
     )
-    layout = chunk_layout(a, chunk_size)
     tensors = (a.q, a.k, a.v, a.g, a.beta, a.lam, a.state)
     if not torch.is_grad_enabled():  # inside a Function nobody can tell, and the entering states would be kept
         tensors = tuple(x.detach() for x in tensors)
-    o, state = _ChunkRule.apply(*tensors, layout, a.scale, intra, cu_seqlens)
+    if a.bounds is None:
+        o, state = _equal_sequences(*tensors, chunk_size, a.scale, intra)
+    else:
+        o, state = _ChunkRule.apply(*tensors, chunk_layout(a, chunk_size), a.scale, intra, cu_seqlens)
     return o.to(a.out_dtype), state if output_final_state else None
+
+
+@torch.compiler.allow_in_graph
+def _equal_sequences(q, k, v, g, beta, lam, state, chunk_size, scale, intra):
+    """Run the rule on sequences of one length: one node of torch.compile's graph, whose gradient stays autograd's.
+
+    Traced by the compiler itself, its gradient would be taken for a constant where that is differentiated.
+    """
+    B, T = q.shape[:2]
+    layout = ChunkLayout.equal(B, T, max(1, min(chunk_size, T)))
+    return _ChunkRule.apply(q, k, v, g, beta, lam, state, layout, scale, intra, None)
 
 
 def chunk_layout(a: Arguments, chunk_size: int) -> ChunkLayout:

@@ -23,6 +23,10 @@ from .chunkwise import (
     write,
 )
 from .gpu import check_triton
+from .layout import Block
+
+# The recursion of ||S||^2 is left where it gives less than this part of its largest value so far in the chunk.
+FALLEN = 1e-2
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,10 @@ def chunk_qdelta_diagnostics(
 
     With u_t = beta_t (v_t - alpha_t S_{t-1} x_t) and v_hat_t = alpha_t S_{t-1} k_t the norm obeys
         ||S_t||^2 = alpha_t^2 ||S_{t-1}||^2 + 2 u_t.v_hat_t + ||u_t||^2 ||k_t||^2,
-    taken up afresh from the true norm at every chunk's start. `at` lists the tokens, ascending, after which
-    the state is returned; `keep_updates` returns every u_t as well. Backend "triton" runs the kernels for a GPU. q,
-    k, v, g, beta, lam, initial_state and errors as in `qdelta_rule`.
+    taken up afresh from the true norm at every chunk's start, and from S_t itself where the norm has fallen to less
+    than a tenth of what it was in the chunk, since a difference of large squares says nothing of it. `at` lists the
+    tokens, ascending, after which the state is returned; `keep_updates` returns every u_t as well. Backend "triton"
+    runs the kernels for a GPU. q, k, v, g, beta, lam, initial_state and errors as in `qdelta_rule`.
     """
     at = list(at)
     if backend not in ("torch", "triton"):
@@ -83,17 +88,20 @@ def chunk_qdelta_diagnostics(
     for block in blocks(layout, a.q, a.v):
         c = prepare_chunks(layout, block, a.q, a.k, a.v, a.g, a.beta, a.lam)
         reads = c.qk.new_empty((*c.qk.shape[:3], h.shape[-1]))
-        U, start_norm2 = torch.empty_like(c.v), torch.empty_like(c.beta[..., :1])
+        U, start_norm, entering = torch.empty_like(c.v), torch.empty_like(c.beta[..., :1]), h
         for step, (chunks, _) in enumerate(block.steps, block.first):
             torch.matmul(c.qk[chunks], h, out=reads[chunks])
             U[chunks] = write(c, chunks, reads[chunks])
-            start_norm2[chunks] = split(h, R).square().sum((-1, -2))[..., None]
+            start_norm[chunks] = _state_norm(h, R)[..., None]
             while len(states) < len(at) and at[len(states)] < (step + 1) * C:
                 states.append(state_out(_state_after(c, chunks, at[len(states)] - step * C, h, U[chunks]), R))
             h = carry(c, chunks, h, U[chunks])
         if updates is not None:
             layout.scatter(U.flatten(1, 2), block, updates)
-        for x, out in zip(_diagnose(c, split(reads, R), U, start_norm2), scalars, strict=True):
+        *found, norm, fallen = _diagnose(c, split(reads, R), U, start_norm)
+        if fallen.any():
+            _follow_states(c, block, entering, U, fallen, norm)
+        for x, out in zip((*found, norm), scalars, strict=True):
             layout.scatter(x.flatten(1, 2)[..., None], block, out[..., None])
     snapshots = torch.stack(states, 1) if states else a.state.new_empty((B, 0, *a.state.shape[1:]))
     return Diagnostics(*scalars, updates=updates, states=snapshots)
@@ -104,21 +112,53 @@ def _check_tokens(at: list[int], T: int) -> None:
         raise ValueError(f"at is {at}; expected ascending token indices from 0 to T - 1 = {T - 1}.")
 
 
-def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm2: Tensor) -> tuple[Tensor, ...]:
-    """Return the per-token fields of `Diagnostics`, in their order, for one block of chunks."""
+def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm: Tensor) -> tuple[Tensor, ...]:
+    """Return the per-token fields of `Diagnostics`, in their order, for one block of chunks; and at which tokens the
+    norm of the state has fallen so far that its recursion cannot be trusted."""
     C, start = c.C, c.from_start[..., None]
     qk, kk = (x.diagonal(dim1=-2, dim2=-1)[:, :, None] for x in c.gram.split(C, dim=2))
     # What the tokens of the chunk wrote: read at q with the token's own write taken out again, at k without it.
     o_hat = torch.addcmul(c.readout() @ U, start, reads[:, :, :, :C]).addcmul_(qk[..., None], U, value=-1)
     v_hat = torch.addcmul((c.decay * c.gram[:, :, None, C:]).tril_(-1) @ U, start, reads[:, :, :, C:])
-    before = torch.addcmul(c.v - v_hat, c.lam[..., None], o_hat, value=-1).norm(dim=-1)
+    before = length(torch.addcmul(c.v - v_hat, c.lam[..., None], o_hat, value=-1))[0]
     after = (1 - c.beta * (kk + c.lam * qk)).abs() * before
-    key, query = v_hat.norm(dim=-1), o_hat.norm(dim=-1)
-    size = key * query
-    cosine = torch.where(size > 0, torch.linalg.vecdot(v_hat, o_hat) / size, 0).clamp(-1, 1)
-    growth = 2 * torch.linalg.vecdot(U, v_hat) + torch.linalg.vecdot(U, U) * kk
-    norm2 = c.from_start.square() * start_norm2 + (c.decay.square() @ growth[..., None])[..., 0]
-    return before, after, key, query, cosine, norm2.clamp(min=0).sqrt()
+    (key, key_way), (query, query_way), (write, write_way) = length(v_hat), length(o_hat), length(U)
+    cosine = torch.linalg.vecdot(key_way, query_way).clamp(-1, 1)
+
+    # In units of the largest term, so that no square overflows: |u| |k|, and |v_hat| / |k| <= |alpha S|.
+    k_norm = kk.sqrt()
+    wrote, found = write * k_norm, key / torch.where(k_norm > 0, k_norm, 1)
+    unit = torch.cat([start_norm, wrote, found], dim=-1).amax(-1, keepdim=True)
+    unit = torch.where((unit > 0) & torch.isfinite(unit), unit, 1)
+    wrote, found, left = wrote / unit, found / unit, (c.from_start * (start_norm / unit)).square()
+    growth = wrote.square() + 2 * wrote * found * torch.linalg.vecdot(write_way, key_way)
+    kept = c.decay.square()
+    norm2 = left + (kept @ growth[..., None])[..., 0]
+    most = torch.maximum(left, (kept * norm2[..., None, :]).amax(-1))
+    return before, after, key, query, cosine, norm2.clamp(min=0).sqrt() * unit, ~(norm2 >= FALLEN * most)
+
+
+def length(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ||x|| along the last axis and x / ||x|| (0 for 0), whatever its scale: no square over- or underflows."""
+    largest = x.abs().amax(-1, keepdim=True)
+    size = torch.where((largest > 0) & torch.isfinite(largest), largest, 1)
+    scaled = x / size
+    norm = scaled.norm(dim=-1, keepdim=True)
+    return (norm * size)[..., 0], scaled / torch.where(norm > 0, norm, 1)
+
+
+def _state_norm(h: Tensor, R: int) -> Tensor:
+    """Return ||S||_F for states [n, H, K, R * V]: [n, H, R]."""
+    return length(split(h, R).flatten(-2))[0]
+
+
+def _follow_states(c: Chunks, block: Block, h: Tensor, U: Tensor, at: Tensor, norm: Tensor) -> None:
+    """Set the norm at the tokens `at` [M, H, R, C] from the states themselves; h enters the block's first chunk."""
+    for chunks, _ in block.steps:
+        for i in at[chunks].flatten(0, 2).any(0).nonzero()[:, 0].tolist():
+            exact = _state_norm(_state_after(c, chunks, i, h, U[chunks]), c.v.shape[2])
+            norm[chunks, ..., i] = torch.where(at[chunks, ..., i], exact, norm[chunks, ..., i])
+        h = carry(c, chunks, h, U[chunks])
 
 
 def _state_after(c: Chunks, at: slice, i: int, h: Tensor, U: Tensor) -> Tensor:

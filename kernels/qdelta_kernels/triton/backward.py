@@ -30,6 +30,7 @@ def state_gradient_kernel(
     C: tl.constexpr,
     BV: tl.constexpr,
     HAS_DFINAL: tl.constexpr,
+    TAILS: tl.constexpr,
     HAS_LAM: tl.constexpr,
     STORE_CHUNKS: tl.constexpr,
     DOT: tl.constexpr,
@@ -41,7 +42,8 @@ def state_gradient_kernel(
         deps = A^T dO + (e^{G_C - G} beta K) dS^T,   dV = dE = T^T deps
         dS <- e^{G_C} dS + (scale e^G dO - e^G lam dE)^T Q - (e^G dE)^T K
 
-    do [tokens, HV V], q, k, inverse and readout come as tensor descriptors, as in `forward_kernel`.
+    do [tokens, HV V], q, k, inverse and readout come as tensor descriptors, and the last chunk is masked, as in
+    `forward_kernel`.
     """
     pid = tl.program_id(0)
     NV: tl.constexpr = (V + BV - 1) // BV
@@ -58,42 +60,49 @@ def state_gradient_kernel(
     else:
         b_dS = tl.zeros([BV, K], tl.float32)
     chunks = tl.cdiv(end - start, C)
-    for j in tl.range(0, chunks, num_stages=STAGES):
-        i = chunks - 1 - j
-        t = start + i * C
-        row = t.to(tl.int32)
-        i_chunk = (first + i) * HV + i_hv
-        row_c = (i_chunk * C).to(tl.int32)
-        p_factors = factors + i_chunk * 4 * C + o_c
-        b_erase_k = tl.load(p_factors)
-        b_erase_q = tl.load(p_factors + C)
-        b_read_q = tl.load(p_factors + 2 * C)
-        b_write = tl.load(p_factors + 3 * C)
-        b_through = tl.load(through + i_chunk)
-        b_k = k.load([row, column_k])
-        b_q = q.load([row, column_k])
-        b_T = inverse.load([row_c, 0])
-        b_A = readout.load([row_c, 0])
-        m_t = o_c < end - t
-        m_tv = m_t[:, None] & m_v[None, :]
-        p_tv = t * HV * V + column_v
-        b_ds = b_dS.to(k.dtype)
-        if STORE_CHUNKS:
-            store_chunk_state(dstates + i_chunk * V * K, b_ds, o_k, o_v, K, V, False)
-        b_dO = tl.trans(do.load([row, column_v]))
-        b_deps = tl.dot(b_ds, tl.trans(b_k), input_precision=DOT) * b_write[None, :]
-        b_deps = tl.dot(b_dO, b_A, acc=b_deps, input_precision=DOT)
-        # What is left of deps when it is rounded for the product is added unrounded: T's diagonal is 1.
-        b_d = b_deps.to(k.dtype)
-        b_dE = tl.dot(b_d, b_T, acc=b_deps - b_d.to(tl.float32), input_precision=DOT)
-        b_dP = b_dO.to(tl.float32) * b_read_q[None, :]
-        if HAS_LAM:
-            b_dP -= b_dE * b_erase_q[None, :]
-        b_dR = -b_dE * b_erase_k[None, :]
-        b_dS = tl.dot(b_dP.to(k.dtype), b_q, acc=b_dS * b_through, input_precision=DOT)
-        b_dS = tl.dot(b_dR.to(k.dtype), b_k, acc=b_dS, input_precision=DOT)
-        if STORE_CHUNKS:
-            tl.store(dv + p_tv + o_vt, tl.trans(b_dE).to(dv.dtype.element_ty), mask=m_tv)
+    full = (end - start) // C
+    for FULL in tl.static_range(0 if TAILS else 1, 2):  # the last chunk, if it is not full, comes first
+        for j in tl.range(0, full if FULL else chunks - full, num_stages=STAGES):
+            i = (full if FULL else chunks) - 1 - j
+            t = start + i * C
+            row = t.to(tl.int32)
+            i_chunk = (first + i) * HV + i_hv
+            row_c = (i_chunk * C).to(tl.int32)
+            p_factors = factors + i_chunk * 4 * C + o_c
+            b_erase_k = tl.load(p_factors)
+            b_erase_q = tl.load(p_factors + C)
+            b_read_q = tl.load(p_factors + 2 * C)
+            b_write = tl.load(p_factors + 3 * C)
+            b_through = tl.load(through + i_chunk)
+            m_t = o_c < end - t
+            b_k = k.load([row, column_k])
+            b_q = q.load([row, column_k])
+            b_do = do.load([row, column_v])
+            if not FULL:
+                b_k = tl.where(m_t[:, None], b_k, 0.0)
+                b_q = tl.where(m_t[:, None], b_q, 0.0)
+                b_do = tl.where(m_t[:, None], b_do, 0.0)
+            b_T = inverse.load([row_c, 0])
+            b_A = readout.load([row_c, 0])
+            m_tv = m_t[:, None] & m_v[None, :]
+            p_tv = t * HV * V + column_v
+            b_ds = b_dS.to(k.dtype)
+            if STORE_CHUNKS:
+                store_chunk_state(dstates + i_chunk * V * K, b_ds, o_k, o_v, K, V, False)
+            b_dO = tl.trans(b_do)
+            b_deps = tl.dot(b_ds, tl.trans(b_k), input_precision=DOT) * b_write[None, :]
+            b_deps = tl.dot(b_dO, b_A, acc=b_deps, input_precision=DOT)
+            # What is left of deps when it is rounded for the product is added unrounded: T's diagonal is 1.
+            b_d = b_deps.to(k.dtype)
+            b_dE = tl.dot(b_d, b_T, acc=b_deps - b_d.to(tl.float32), input_precision=DOT)
+            b_dP = b_dO.to(tl.float32) * b_read_q[None, :]
+            if HAS_LAM:
+                b_dP -= b_dE * b_erase_q[None, :]
+            b_dR = -b_dE * b_erase_k[None, :]
+            b_dS = tl.dot(b_dP.to(k.dtype), b_q, acc=b_dS * b_through, input_precision=DOT)
+            b_dS = tl.dot(b_dR.to(k.dtype), b_k, acc=b_dS, input_precision=DOT)
+            if STORE_CHUNKS:
+                tl.store(dv + p_tv + o_vt, tl.trans(b_dE).to(dv.dtype.element_ty), mask=m_tv)
     store_state(dinitial + p_state, b_dS, o_k, o_v, K, V, False)
 
 
@@ -276,4 +285,7 @@ def token_gradient_kernel(
     if HAS_G:
         b_end = tl.sum(b_dlast, 0) + tl.exp(b_last.to(tl.float32)) * b_hdh
         # dg_t sums dG_i over i >= t; the chunk's last G also stands in e^{G_C} and in e^{G_C - G}.
-        tl.store(dg + o_gate, tl.cumsum(b_dG, 0, reverse=True) + b_end, mask=m_t)
+        b_dg = tl.cumsum(b_dG, 0, reverse=True) + b_end
+        # A gate of which nothing is left has no slope; what rounding leaves of one would be scaled up by g itself.
+        b_g = tl.load(g + o_gate, mask=m_t, other=0.0).to(tl.float32)
+        tl.store(dg + o_gate, tl.where(b_g < -104.0, 0.0, b_dg), mask=m_t)

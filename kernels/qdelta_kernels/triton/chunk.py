@@ -204,6 +204,10 @@ def run(
 ) -> None:
     """Carry the state through every span, writing whatever of final, o, eps, states and traced there is room for."""
     (H, HV), (K, V) = call.heads, call.sizes
+    if call.v.numel() == 0:  # no tokens to describe to the kernel: what enters leaves
+        if final is not None:
+            final.zero_() if initial is None else final.copy_(initial)
+        return
     BV = block_rows(launch, V, transfer)
     rows = V + K if transfer else V
     grid = (len(spans.start) * HV * triton.cdiv(rows, BV),)
@@ -230,6 +234,7 @@ def run(
         C=call.C,
         BV=BV,
         HAS_INITIAL=initial is not None,
+        TAILS=spans.tails,
         TRANSFER=transfer,
         HAS_LAM=call.lam is not None,
         STORE_O=o is not None,
@@ -378,6 +383,9 @@ class StateGradient:
         """Carry the gradient of the state back through every span; keep it at every chunk if there is room."""
         call, spans, prepared, launch = self.call, self.spans, self.prepared, self.launch
         (H, HV), (K, V) = call.heads, call.sizes
+        if call.v.numel() == 0:
+            dinitial.zero_() if dfinal is None else dinitial.copy_(dfinal)
+            return
         BV = min(launch.BV, ceil_power(V))
         state_gradient_kernel[(len(spans.start) * HV * triton.cdiv(V, BV),)](
             call.tiles(self.do, BV),
@@ -400,6 +408,7 @@ class StateGradient:
             C=call.C,
             BV=BV,
             HAS_DFINAL=dfinal is not None,
+            TAILS=spans.tails,
             HAS_LAM=call.lam is not None,
             STORE_CHUNKS=dstates is not None,
             DOT=PRECISION,

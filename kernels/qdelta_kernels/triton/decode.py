@@ -16,6 +16,8 @@ def decode_kernel(
     initial,
     final,
     o,
+    norm,
+    wanted,
     scale,
     H,
     HV,
@@ -27,14 +29,21 @@ def decode_kernel(
     HAS_G: tl.constexpr,
     HAS_LAM: tl.constexpr,
     L2NORM: tl.constexpr,
+    NORM: tl.constexpr,
 ):
     """One program: one sequence, one value head, BV columns of h = S^T. `final` may be `initial`.
 
     h <- alpha h,   u = beta (v - h^T x),   h <- h + k u^T,   o = scale h^T q
+
+    NORM stores not o and the final state but the norm of these columns after every token, [tokens, HV, NV], and only
+    for the sequences and heads that are `wanted`, [N, HV].
     """
     pid = tl.program_id(0).to(tl.int64)
     NV: tl.constexpr = (V + BV - 1) // BV
     i_v, i_hv, i_n = pid % NV, (pid // NV) % HV, pid // (NV * HV)
+    if NORM:  # noqa: SIM102 (there is nothing to load without it)
+        if tl.load(wanted + i_n * HV + i_hv) == 0:
+            return
     i_h = i_hv // (HV // H)
     start, end = tl.load(start_of_sequence + i_n).to(tl.int64), tl.load(start_of_sequence + i_n + 1).to(tl.int64)
     o_k, o_v = tl.arange(0, BK), i_v * BV + tl.arange(0, BV)
@@ -60,6 +69,13 @@ def decode_kernel(
             b_h *= tl.exp(tl.load(g + o_gate).to(tl.float32))
         b_u = tl.load(beta + o_gate).to(tl.float32) * (b_v - tl.sum(b_h * b_x[:, None], 0))
         b_h += b_k[:, None] * b_u[None, :]
-        b_o = scale * tl.sum(b_h * b_q[:, None], 0)
-        tl.store(o + o_gate * V + o_v, b_o.to(o.dtype.element_ty), mask=m_v)
-    tl.store(final + o_kv, b_h, mask=m_kv)
+        if NORM:
+            # In units of the largest entry, so that no square over- or underflows.
+            b_most = tl.max(tl.max(tl.abs(b_h), 1), 0)
+            b_unit = tl.where(b_most > 0, b_h / tl.where(b_most > 0, b_most, 1.0), b_h)
+            tl.store(norm + o_gate * NV + i_v, b_most * tl.sqrt(tl.sum(tl.sum(b_unit * b_unit, 1), 0)))
+        else:
+            b_o = scale * tl.sum(b_h * b_q[:, None], 0)
+            tl.store(o + o_gate * V + o_v, b_o.to(o.dtype.element_ty), mask=m_v)
+    if not NORM:
+        tl.store(final + o_kv, b_h, mask=m_kv)

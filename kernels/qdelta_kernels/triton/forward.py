@@ -80,6 +80,7 @@ def forward_kernel(
     C: tl.constexpr,
     BV: tl.constexpr,
     HAS_INITIAL: tl.constexpr,
+    TAILS: tl.constexpr,
     TRANSFER: tl.constexpr,
     HAS_LAM: tl.constexpr,
     STORE_O: tl.constexpr,
@@ -102,8 +103,9 @@ def forward_kernel(
     rows, [S; I]: with values of zero they become the product of the span's transitions.
 
     q, k [tokens, H K], v [tokens, HV V], inverse and readout [M HV C, C] come as tensor descriptors. A tile that
-    reaches past its sequence or its head's V holds what lies there: beta = 0 keeps such tokens out of the state,
-    and such rows of S are never stored.
+    reaches past its sequence holds what lies there, which may be no number at all: where there are TAILS, the last
+    chunk of a sequence that is not full is a loop of its own that masks it; full chunks go from memory to the products
+    as they are. A tile that reaches past its head's V holds rows of S that are never stored, and touch no others.
 
     STORE_TRACE, with scale = 1 and A's diagonal zero, stores o_hat = alpha S q, each token's own write left out, and
     `reads` = v - eps = alpha S x (descriptors of [M HV C, V]), and the squared norm of every row of the state that
@@ -128,49 +130,59 @@ def forward_kernel(
             column_v = HV * V  # beyond the last column there are zeros
     else:
         b_S = tl.zeros([K, BV] if UPRIGHT else [BV, K], tl.float32)
-    for i in tl.range(0, tl.cdiv(end - start, C), num_stages=STAGES):
-        t = start + i * C
-        row = t.to(tl.int32)
-        i_chunk = (first + i) * HV + i_hv
-        row_c = (i_chunk * C).to(tl.int32)
-        p_factors = factors + i_chunk * 4 * C + o_c
-        b_erase_k = tl.load(p_factors)
-        b_erase_q = tl.load(p_factors + C)
-        b_read_q = tl.load(p_factors + 2 * C)
-        b_write = tl.load(p_factors + 3 * C)
-        b_through = tl.load(through + i_chunk)
-        b_k = k.load([row, column_k])
-        b_T = inverse.load([row_c, 0])
-        b_s = b_S.to(k.dtype)
-        p_tv = t * HV * V + column_v
-        m_tv = (o_c < end - t)[:, None] & m_v[None, :]
-        if STORE_STATES:
-            store_chunk_state(states + i_chunk * V * K, b_s, o_k, o_v, K, V, UPRIGHT)
-        b_E = times(b_s, b_k, None, UPRIGHT, DOT) * -across_v(b_erase_k, UPRIGHT)
-        if HAS_LAM or STORE_O or STORE_TRACE:
-            b_q = q.load([row, column_k])
-            b_P = times(b_s, b_q, None, UPRIGHT, DOT)
-            if HAS_LAM:
-                b_E -= b_P * across_v(b_erase_q, UPRIGHT)
-        # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
-        b_e = b_E.to(k.dtype)
-        b_eps = times(b_e, b_T, b_E - b_e.to(tl.float32), UPRIGHT, DOT)
-        b_v = turned(v.load([row, column_v]), UPRIGHT)
-        b_eps = times(b_v, b_T, b_eps, UPRIGHT, DOT)
-        b_u = (b_eps * across_v(b_write, UPRIGHT)).to(k.dtype)
-        b_S_new = times(b_u, tl.trans(b_k), b_S * b_through, UPRIGHT, DOT)
-        if STORE_EPS:
-            tl.store(eps + p_tv + o_vt, turned(b_eps, UPRIGHT).to(k.dtype), mask=m_tv)
-        if STORE_O or STORE_TRACE:
-            b_A = readout.load([row_c, 0])
-            b_O = times(b_eps.to(k.dtype), b_A, b_P * across_v(b_read_q, UPRIGHT), UPRIGHT, DOT)
-        if STORE_O:
-            tl.store(o + p_tv + o_vt, turned(b_O, UPRIGHT).to(o.dtype.element_ty), mask=m_tv)
-        if STORE_TRACE:
-            o_hat.store([row_c, i_v * BV], turned(b_O, UPRIGHT).to(k.dtype))
-            reads.store([row_c, i_v * BV], turned(b_v.to(tl.float32) - b_eps, UPRIGHT).to(k.dtype))
-            tl.store(norm2 + i_chunk * V + o_v, tl.sum(b_S * b_S, 0 if UPRIGHT else 1), mask=m_v)
-        b_S = b_S_new
+    full = (end - start) // C
+    for TAIL in tl.static_range(2 if TAILS else 1):
+        for i in tl.range(full if TAIL else 0, tl.cdiv(end - start, C) if TAIL else full, num_stages=STAGES):
+            t = start + i * C
+            row = t.to(tl.int32)
+            i_chunk = (first + i) * HV + i_hv
+            row_c = (i_chunk * C).to(tl.int32)
+            p_factors = factors + i_chunk * 4 * C + o_c
+            b_erase_k = tl.load(p_factors)
+            b_erase_q = tl.load(p_factors + C)
+            b_read_q = tl.load(p_factors + 2 * C)
+            b_write = tl.load(p_factors + 3 * C)
+            b_through = tl.load(through + i_chunk)
+            m_t = o_c < end - t
+            b_k = k.load([row, column_k])
+            if TAIL:
+                b_k = tl.where(m_t[:, None], b_k, 0.0)
+            b_T = inverse.load([row_c, 0])
+            b_s = b_S.to(k.dtype)
+            p_tv = t * HV * V + column_v
+            m_tv = m_t[:, None] & m_v[None, :]
+            if STORE_STATES:
+                store_chunk_state(states + i_chunk * V * K, b_s, o_k, o_v, K, V, UPRIGHT)
+            b_E = times(b_s, b_k, None, UPRIGHT, DOT) * -across_v(b_erase_k, UPRIGHT)
+            if HAS_LAM or STORE_O or STORE_TRACE:
+                b_q = q.load([row, column_k])
+                if TAIL:
+                    b_q = tl.where(m_t[:, None], b_q, 0.0)
+                b_P = times(b_s, b_q, None, UPRIGHT, DOT)
+                if HAS_LAM:
+                    b_E -= b_P * across_v(b_erase_q, UPRIGHT)
+            # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
+            b_e = b_E.to(k.dtype)
+            b_eps = times(b_e, b_T, b_E - b_e.to(tl.float32), UPRIGHT, DOT)
+            b_v = v.load([row, column_v])
+            if TAIL:
+                b_v = tl.where(m_t[:, None], b_v, 0.0)
+            b_v = turned(b_v, UPRIGHT)
+            b_eps = times(b_v, b_T, b_eps, UPRIGHT, DOT)
+            b_u = (b_eps * across_v(b_write, UPRIGHT)).to(k.dtype)
+            b_S_new = times(b_u, tl.trans(b_k), b_S * b_through, UPRIGHT, DOT)
+            if STORE_EPS:
+                tl.store(eps + p_tv + o_vt, turned(b_eps, UPRIGHT).to(k.dtype), mask=m_tv)
+            if STORE_O or STORE_TRACE:
+                b_A = readout.load([row_c, 0])
+                b_O = times(b_eps.to(k.dtype), b_A, b_P * across_v(b_read_q, UPRIGHT), UPRIGHT, DOT)
+            if STORE_O:
+                tl.store(o + p_tv + o_vt, turned(b_O, UPRIGHT).to(o.dtype.element_ty), mask=m_tv)
+            if STORE_TRACE:
+                o_hat.store([row_c, i_v * BV], turned(b_O, UPRIGHT).to(k.dtype))
+                reads.store([row_c, i_v * BV], turned(b_v.to(tl.float32) - b_eps, UPRIGHT).to(k.dtype))
+                tl.store(norm2 + i_chunk * V + o_v, tl.sum(b_S * b_S, 0 if UPRIGHT else 1), mask=m_v)
+            b_S = b_S_new
     if STORE_FINAL:
         store_state(final + p_state, b_S, o_k, o_v, K, ROWS, UPRIGHT)
 

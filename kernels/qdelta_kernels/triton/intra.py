@@ -8,10 +8,13 @@ import triton.language as tl
 def running_decay(p_g, o_t, m_t, i_hv, HV, HAS_G: tl.constexpr, C: tl.constexpr):
     """Return G, the running sum of g inside the chunk [C], and its last value, in float64.
 
-    A difference of two float32 sums near -3000 would be wrong by 2e-4; 64 additions in float64 cost nothing.
+    A difference of two float32 sums near -3000 would be wrong by 2e-4; 64 additions in float64 cost nothing. From -110
+    on a gate leaves nothing in float32, and counts as -110: a sum that held more, -inf above all, would swallow the
+    gates that follow. (A comparison, not a maximum: that would make a number of NaN.)
     """
     if HAS_G:
         b_g = tl.load(p_g + o_t * HV + i_hv, mask=m_t, other=0.0).to(tl.float64)
+        b_g = tl.where(b_g < -110.0, -110.0, b_g)
     else:
         b_g = tl.zeros([C], tl.float64)
     return tl.cumsum(b_g, 0), tl.sum(b_g, 0)

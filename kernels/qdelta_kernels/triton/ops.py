@@ -12,6 +12,9 @@ from .decode import decode_kernel
 from .launch import ceil_power, chunk_limit
 from .spans import chunk_slots
 
+# Columns of the state that one program decodes with.
+DECODED_V = 32
+
 
 @torch.library.custom_op("qdelta::chunk_forward", mutates_args=())
 def chunk_forward_op(
@@ -165,15 +168,23 @@ def _(q, k, v, g, beta, lam, state, cu_seqlens, scale, l2norm):
 
 def _decode(q, k, v, g, beta, lam, initial, final, cu_seqlens, scale, l2norm) -> Tensor:
     q, k, v, g, beta, lam = (None if x is None else x.contiguous() for x in (q, k, v, g, beta, lam))
-    B, T, H, K = q.shape
-    HV, V = v.shape[2:]
+    B, T = q.shape[:2]
     if cu_seqlens is None:
         bounds = T * torch.arange(B + 1, device=q.device)
     else:
         sequence_bounds(cu_seqlens, T)  # the kernel goes wherever they point
         bounds = cu_seqlens.to(q.device).contiguous()
     o = torch.empty_like(v)
-    BV = min(32, ceil_power(V))
+    decode(q, k, v, g, beta, lam, bounds, initial, scale=scale, l2norm=l2norm, final=final, o=o)
+    return o
+
+
+def decode(
+    q, k, v, g, beta, lam, bounds, initial, *, scale=1.0, l2norm=False, final=None, o=None, norm=None, wanted=None
+) -> None:
+    """Go through contiguous sequences token by token: fill o and final, or, where `wanted`, norm [tokens, HV, NV]."""
+    H, K, HV, V = *q.shape[2:], *v.shape[2:]
+    BV = min(DECODED_V, ceil_power(V))
     decode_kernel[((bounds.shape[0] - 1) * HV * -(-V // BV),)](
         q,
         k,
@@ -185,6 +196,8 @@ def _decode(q, k, v, g, beta, lam, initial, final, cu_seqlens, scale, l2norm) ->
         initial,
         final,
         o,
+        norm,
+        wanted,
         scale,
         H,
         HV,
@@ -196,10 +209,10 @@ def _decode(q, k, v, g, beta, lam, initial, final, cu_seqlens, scale, l2norm) ->
         HAS_G=g is not None,
         HAS_LAM=lam is not None,
         L2NORM=l2norm,
+        NORM=norm is not None,
         num_warps=4,
         num_stages=1,
     )
-    return o
 
 
 def chunk_of(chunk_size: int, T: int, dtype: torch.dtype) -> int:

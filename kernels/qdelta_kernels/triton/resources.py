@@ -143,11 +143,11 @@ def _kernel(entry: Entry) -> tuple[Any, dict[str, Any]]:
     serial = sizes | {"V": V, "BV": launch.BV, "HAS_LAM": True, "STAGES": launch.stages}
     if entry.kernel in ("forward", "trace"):
         traced = entry.kernel == "trace"
-        flags = {"HAS_INITIAL": True, "TRANSFER": False, "STORE_O": not traced, "STORE_TRACE": traced}
+        flags = {"HAS_INITIAL": True, "TAILS": False, "TRANSFER": False, "STORE_O": not traced, "STORE_TRACE": traced}
         unused = dict.fromkeys(("STORE_EPS", "STORE_STATES"), False)
         return forward_kernel, serial | flags | unused | {"STORE_FINAL": True, "UPRIGHT": launch.upright}
     if entry.kernel == "state_gradient":
-        return state_gradient_kernel, serial | {"HAS_DFINAL": True, "STORE_CHUNKS": True}
+        return state_gradient_kernel, serial | {"HAS_DFINAL": True, "TAILS": False, "STORE_CHUNKS": True}
     flags = {"V": V, "BK": launch.BK, "BV": launch.BV, "HAS_G": True, "HAS_LAM": True, "L2NORM": False}
     return token_gradient_kernel, sizes | flags
 

@@ -23,6 +23,7 @@ class Spans:
     of_sequence: Tensor  # [N + 1], each sequence's first span
     chunk_start: Tensor  # [M], each chunk's first token
     chunk_end: Tensor  # [M], the token after its last
+    tails: bool  # whether some chunk has less than C tokens
 
     @property
     def split(self) -> bool:
@@ -52,7 +53,8 @@ def cut(bounds: Bounds, C: int, chunks_per_span: int, device: torch.device, stop
     lists = (start, end, end_before_last, chunk, of_sequence, chunk_start, chunk_end)
     # One transfer for all: small ones cost more to start than to make.
     together = torch.tensor([x for part in lists for x in part], dtype=torch.int64).to(device)
-    return Spans(*together.split([len(part) for part in lists]))
+    tails = any((b - a) % C for a, b in bounds)
+    return Spans(*together.split([len(part) for part in lists]), tails)
 
 
 def span_starts(chunks: int, chunks_per_span: int, stops: tuple[int, ...] = ()) -> list[int]:

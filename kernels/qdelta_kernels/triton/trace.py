@@ -7,10 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..diagnostics import FALLEN, length
 from .chunk import Call, Prepared, Traced, prepare, run, scan, span_products
 from .diagnostics import diagnostics_kernel
 from .launch import ceil_power
-from .ops import chunk_of
+from .ops import DECODED_V, chunk_of, decode
 from .plan import Plan
 from .spans import Spans, cut, span_starts
 
@@ -25,7 +26,11 @@ def trace(q, k, v, g, beta, lam, initial, at: list[int], keep_updates: bool, chu
     spans = call.spans(plan, tuple(sorted({t // C for t in at})))
     prepared = prepare(call, spans, trace=True)
     entering = _follow(call, spans, prepared, plan, {"eps": eps, "traced": traced})
-    scalars = _diagnose(call, spans, prepared, traced)
+    *scalars, fallen = _diagnose(call, spans, prepared, traced)
+    # From there on too: what rounding left of the larger memory stays in the state that the chunks hand on.
+    if T:
+        fallen = fallen.cummax(1).values
+        scalars[-1] = torch.where(fallen != 0, _followed_norm(call, fallen[:, -1].contiguous()), scalars[-1])
     updates = None if eps is None else (call.beta[..., None] * eps)[..., :V]
     return *scalars, updates, _states(call, plan, entering, at)[..., :K, :V]
 
@@ -54,6 +59,7 @@ def _follow(call: Call, spans: Spans, prepared: Prepared, plan: Plan, room: dict
 
 def _diagnose(call: Call, spans: Spans, prepared: Prepared, traced: Traced) -> list[Tensor]:
     found = [torch.empty(call.beta.shape, device=call.q.device, dtype=torch.float32) for _ in range(6)]
+    fallen = torch.empty(call.beta.shape, device=call.q.device, dtype=torch.int8)
     HV, V = call.v.shape[2:]
     if chunks := len(spans.chunk_start):
         diagnostics_kernel[(chunks * HV,)](
@@ -68,16 +74,31 @@ def _diagnose(call: Call, spans: Spans, prepared: Prepared, traced: Traced) -> l
             spans.chunk_start,
             spans.chunk_end,
             *found,
+            fallen,
             HV,
             V=V,
             C=call.C,
             BV=min(64, ceil_power(V)),
             HAS_G=call.g is not None,
             HAS_LAM=call.lam is not None,
+            FALLEN=FALLEN,
             num_warps=4,
             num_stages=1,
         )
-    return found
+    return [*found, fallen]
+
+
+def _followed_norm(call: Call, wanted: Tensor) -> Tensor:
+    """Return ||S_t|| [B, T, HV] of the sequences and heads that are `wanted` [B, HV], followed token by token.
+
+    Whether there are any is for the device to know: asking it would wait for all that it has yet to do.
+    """
+    (B, T, HV), V = call.beta.shape, call.sizes[1]
+    norm = call.q.new_empty((B, T, HV, -(-V // min(DECODED_V, ceil_power(V)))), dtype=torch.float32)
+    bounds = T * torch.arange(B + 1, device=norm.device)
+    tensors = (call.q, call.k, call.v, call.g, call.beta, call.lam)
+    decode(*tensors, bounds, call.initial, norm=norm, wanted=wanted)
+    return length(norm)[0]
 
 
 def _states(call: Call, plan: Plan, entering: Tensor, at: list[int]) -> Tensor:

@@ -1,0 +1,66 @@
+"""Gradients that are differentiated themselves: those of the token-by-token form, or a refusal, never zeros."""
+
+import pytest
+import torch
+
+from qdelta_kernels import chunk_qdelta_rule, qdelta_rule, recurrent_qdelta_rule
+from tests.helpers import Tokens, relative_error, tokens
+
+
+def size(found):
+    return sum(y.square().sum() for y in found)
+
+
+def curvature(x: Tokens, function, i: int, **options):
+    """The Hessian over the i-th input of a function of outputs and final state that is not linear in them."""
+    of = lambda y: size(Tokens(*x[:i], y, *x[i + 1 :]).call(function, **options))
+    return torch.autograd.functional.hessian(of, x[i])
+
+
+def test_two_tokens_by_hand():
+    """o_2 = S_0 (1 - (1 + lam_1) / 2) (1 - (1 + lam_2) / 2) + ..., so d^2 o_2 / d lam_1 d lam_2 = S_0 / 4."""
+    ones, half = torch.ones(1, 2, 1, 1).double(), torch.full((1, 2, 1), 0.5).double()
+    state = torch.full((1, 1, 1, 1), 0.5).double()
+    of = lambda lam: qdelta_rule(ones, ones, ones, None, half, lam, scale=1.0, initial_state=state)[0].sum()
+    found = torch.autograd.functional.hessian(of, torch.zeros(1, 2, 1).double())
+    assert found.view(2, 2).tolist() == [[0.0, 0.125], [0.125, 0.0]]
+
+
+@pytest.mark.parametrize("i", range(7), ids=Tokens._fields)
+@pytest.mark.parametrize("options", [{}, {"cu_seqlens": torch.tensor([0, 2, 2, 7])}, {"l2norm_qk": True}], ids=str)
+def test_every_input(i, options):
+    x = tokens(T=7, H=1, HV=2, K=3, V=2, N=3 if "cu_seqlens" in options else 1)
+    found = curvature(x, chunk_qdelta_rule, i, chunk_size=3, **options)
+    expected = curvature(x, recurrent_qdelta_rule, i, **options)
+    assert expected.abs().max() > 0.01
+    assert relative_error(found, expected) <= 1e-12
+
+
+def test_of_all_inputs_together():
+    x = tokens(T=4, H=1, K=2, V=1).requiring_grad()
+    assert torch.autograd.gradgradcheck(lambda *x: Tokens(*x).call(chunk_qdelta_rule, chunk_size=3), tuple(x))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="in Triton's interpreter")
+@pytest.mark.parametrize("i", [0, 3, 5])
+def test_in_the_kernels(i):
+    pytest.importorskip("triton")
+    x = tokens(T=5, H=1, HV=2, K=3, V=2)
+    found = curvature(x.to(torch.float32), qdelta_rule, i, backend="triton", l2norm_qk=True)
+    assert relative_error(found, curvature(x, recurrent_qdelta_rule, i, l2norm_qk=True)) <= 1e-5
+
+
+def test_the_released_form_refuses():
+    x = tokens(T=5, H=1, K=3, V=2).requiring_grad()
+    with pytest.raises(RuntimeError, match="intra is 'released'; expected 'recurrence' for second derivatives"):
+        torch.autograd.grad(size(x.call(chunk_qdelta_rule, intra="released")), x, create_graph=True)
+
+
+def test_a_compiled_operation_is_right_or_refuses(as_users_call):
+    x = tokens(T=5, H=1, K=3, V=2)
+    torch._dynamo.reset()
+    found = curvature(x, torch.compile(qdelta_rule, backend="eager"), 5)
+    assert relative_error(found, curvature(x, recurrent_qdelta_rule, 5)) <= 1e-12
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match=r"does not currently support double backward|requires create_graph=False"):
+        curvature(x, torch.compile(qdelta_rule, backend="aot_eager"), 5)
