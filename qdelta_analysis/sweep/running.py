@@ -45,8 +45,8 @@ def run(
         grid: the values of every axis: the gates lam, beta, alpha, put in place of the inputs' own for all tokens, and
             any parameters of `make`, such as c, d, N and seed. Points are all combinations.
         make: a name in `SOURCES`, or a function that returns the inputs of one memory, B = H = 1.
-        path: where to keep the results (zarr, version 3). If a sweep is there, only what it lacks is computed; more
-            values may be added to the end of an axis.
+        path: where to keep the results (zarr, version 3). If a sweep of the same functions is there, as far as
+            `sweep.identity` looks, only what it lacks is computed; more values may be added to the end of an axis.
         batched: `measure` takes many memories at once, [B, H], and returns arrays [B, H]; None: as the named ones do.
         n_jobs: how many workers; None: as a surrounding `joblib.parallel_config` says, else one for each core.
         retry_failed: compute the points again that failed.
@@ -58,7 +58,9 @@ def run(
         A dataset with the grid's axes as dims: the measured numbers, NaN where there are none, `status` (0 missing,
         1 done, 2 failed) and `error`, what a failed point raised.
 
-    Raises ValueError for a grid that does not fit, or a path that holds something else.
+    Raises ValueError for a grid that does not fit, also into memory, and for a path that holds something else, a sweep
+    of other functions or a damaged one; nothing is changed then. The same call gives the same bits, however it was
+    stopped and whoever computed; points that were there before the grid grew keep theirs.
 
     The workers are threads of this process, as everything here computes outside of Python's lock; inside
     `with joblib.parallel_config(backend="loky")` they are processes, and with backend="dask", or "ray", those of a
