@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ from qdelta_analysis.files import replacing
 
 from . import distributed
 
-_KIND = "qdelta training checkpoint 1"
+_KIND = "qdelta training checkpoint 2"
+_REMEDY = "put a copy of it back, or remove it to train from the first step"
 
 
 def save_checkpoint(
@@ -40,7 +42,7 @@ def save_checkpoint(
     if not first:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"kind": _KIND, "settings": json.dumps(settings, sort_keys=True)}
+    metadata = {"kind": _KIND, "settings": json.dumps(settings, sort_keys=True), "sum": _sum_of(kept)}
     with replacing(path) as new:
         save_file(kept, new, metadata=metadata)
 
@@ -50,19 +52,19 @@ def load_checkpoint(
 ) -> list[float]:
     """Put a checkpoint into the model, the optimizer and torch's random numbers; return the losses of its steps.
 
-    Raises ValueError for another file, or a run with other settings, naming the first that differs.
+    Raises ValueError for another file or a damaged one, and for a run with other settings, naming the first that
+    differs. Nothing is changed then.
     """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("kind") != _KIND:
-            raise ValueError(f"{path} is no checkpoint of a training run; expected a file of `fit`.")
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    found, wanted = json.loads(metadata["settings"]), json.loads(json.dumps(settings))
+    tensors, metadata = read_safetensors(path, "a checkpoint of a training run")
+    if metadata.get("kind") != _KIND:
+        raise ValueError(f"{path} is no checkpoint of a training run; expected a file of `fit`.")
+    found, wanted = _settings(path, metadata), json.loads(json.dumps(settings))
     if found != wanted:
         name = next(n for n in sorted({*found, *wanted}) if found.get(n) != wanted.get(n))
         raise ValueError(
             f"{path} is of a run with {name} = {found.get(name)!r}; expected {wanted.get(name)!r}, or another folder."
         )
+    _check_tensors(path, tensors, metadata, model)
     model.load_state_dict({n: distributed.part_like(tensors[f"model/{n}"], x) for n, x in model.state_dict().items()})
     parameters = [p for options in optimizer.param_groups for p in options["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -75,3 +77,44 @@ def load_checkpoint(
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random"])
     return tensors["losses"].tolist()
+
+
+def read_safetensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return a file's tensors and metadata; raise ValueError, with its name, for one that cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); expected {expected}, whole.") from error
+
+
+def _settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        found = json.loads(metadata.get("settings", ""))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its settings are no JSON ({error}); {_REMEDY}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is damaged: its settings are {found!r}; {_REMEDY}.")
+    return found
+
+
+def _check_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], model: nn.Module) -> None:
+    """Raise ValueError unless a checkpoint holds what was written, and the weights that this model takes."""
+    if metadata.get("sum") != _sum_of(tensors):
+        raise ValueError(f"{path} is damaged: its tensors are not those that were written; {_REMEDY}.")
+    held = {name.removeprefix("model/"): list(x.shape) for name, x in tensors.items() if name.startswith("model/")}
+    taken = {name: list(x.shape) for name, x in model.state_dict().items()}
+    if held != taken:
+        name = next(name for name in sorted({*held, *taken}) if held.get(name) != taken.get(name))
+        raise ValueError(f"{path} has {name} of shape {held.get(name)}; expected {taken.get(name)}, or another folder.")
+
+
+def _sum_of(tensors: Mapping[str, Tensor]) -> str:
+    """Return a check sum of all tensors: safetensors has none of its own."""
+    found = 0
+    for name, x in sorted(tensors.items()):
+        found = zlib.crc32(f"{name} {x.dtype}".encode(), found)
+        found = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy(), found)
+    return f"crc32 {found:08x}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO
+
+from qdelta_analysis.files import replacing
 
 STEPS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds")
 WATCHED = ("step", "layer", "name", "value")
@@ -15,13 +19,13 @@ WATCHED = ("step", "layer", "name", "value")
 class Logs:
     """A folder with steps.csv (a row per logged step), watched.csv (a row per number) and TensorBoard's event files.
 
-    Opened again at an earlier step, rows from that step on are dropped first. Raises ModuleNotFoundError where
-    TensorBoard is asked for and not installed.
+    A row is in its file as soon as it is written. Opened again at an earlier step, rows from that step on are dropped
+    first; the others are in the file all the while. Raises ModuleNotFoundError where TensorBoard is asked for and not
+    installed, ValueError for a table that is no such log, which stays as it is.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool):
         folder.mkdir(parents=True, exist_ok=True)
-        self._board = None
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -29,10 +33,11 @@ class Logs:
                 raise ModuleNotFoundError(
                     "TensorBoard is missing; expected `pip install 'qdelta[training]'` first, or tensorboard=False."
                 ) from error
-            self._board = SummaryWriter(str(folder), purge_step=step)
+        for name, columns in (("steps.csv", STEPS), ("watched.csv", WATCHED)):
+            _drop_rows(folder / name, columns, step)
+        self._board = SummaryWriter(str(folder), purge_step=step) if tensorboard else None
         self._files: list[IO[str]] = []
-        self._steps = self._open(folder / "steps.csv", STEPS, step)
-        self._watched = self._open(folder / "watched.csv", WATCHED, step)
+        self._steps, self._watched = (self._open(folder / name) for name in ("steps.csv", "watched.csv"))
 
     def __enter__(self) -> Logs:
         return self
@@ -54,9 +59,9 @@ class Logs:
         self._show({f"layer {layer}/{name}": value for name, value in numbers.items()}, step)
 
     def flush(self) -> None:
-        """Put on disk what was written so far."""
+        """Put on disk what was written so far, for a checkpoint that is about to say so."""
         for file in self._files:
-            file.flush()
+            os.fsync(file.fileno())
         if self._board is not None:
             self._board.flush()
 
@@ -65,13 +70,37 @@ class Logs:
             for name, value in numbers.items():
                 self._board.add_scalar(name, value, step)
 
-    def _open(self, path: Path, names: tuple[str, ...], step: int):
-        kept: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="") as file:
-                kept = [row for row in csv.reader(file) if len(row) == len(names) and row[0].isdigit()]
-        self._files.append(file := path.open("w", newline=""))
-        writer = csv.writer(file)
-        writer.writerow(names)
-        writer.writerows(row for row in kept if int(row[0]) < step)
-        return writer
+    def _open(self, path: Path):
+        self._files.append(file := path.open("a", newline="", buffering=1))  # row by row
+        return csv.writer(file)
+
+
+def _drop_rows(path: Path, names: tuple[str, ...], step: int) -> None:
+    """Leave in a table the rows before a step, all at once; a last row that was cut off goes too."""
+    text = ",".join(names) + "\r\n"
+    if path.exists():
+        try:
+            held = path.read_bytes().decode()
+            whole = held[: held.rfind("\n") + 1]
+            rows = list(csv.reader(io.StringIO(whole, newline="")))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"{path} cannot be read ({error}); expected the table of a training run.") from error
+        for number, row in enumerate(rows):
+            fits = (
+                row == list(names)
+                if number == 0
+                else len(row) == len(names) and row[0].isdecimal() and len(row[0]) < 16
+            )
+            if not fits:
+                raise ValueError(
+                    f"{path} has {','.join(row)[:80]!r} in line {number + 1}; expected {', '.join(names)}: "
+                    "mend it, or move it away."
+                )
+        kept = rows[:1] + [row for row in rows[1:] if int(row[0]) < step]
+        if kept == rows and whole == held and rows:
+            return
+        lines = io.StringIO(newline="")
+        csv.writer(lines).writerows(kept or [names])
+        text = lines.getvalue()
+    with replacing(path) as new:
+        new.write_bytes(text.encode())

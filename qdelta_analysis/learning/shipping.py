@@ -16,6 +16,7 @@ from qdelta_analysis.data import FOLDER, MODEL, RESULTS, TEXT
 
 from .configs import ModelConfig, Rule
 from .corpus import Corpus, prose_excerpt, read_text, split_text, to_tokens
+from .experiments.records import read_json
 from .files import load_weights, save_trace, save_weights
 from .training import TrainingConfig, evaluate, run
 
@@ -23,6 +24,7 @@ COMPARED: tuple[Rule, ...] = ("q-delta", "gated-deltanet", "deltanet")
 SEEDS = (0, 1, 2)
 TRACE_LENGTH = 1024
 COMMAND = "python -m qdelta_analysis.learning"
+_RECORD = {"result": {"rule": str, "seed": int}, "training": {}, "model": {"layer": {}}, "environment": {}}
 _MARKS = "<!-- results -->\n", "<!-- end of results -->"
 
 
@@ -38,12 +40,12 @@ def finish_run(
     """Train one rule with one seed, unless its result is there already; return the result's path.
 
     The folder gets RULE-seedN.json, the result and all settings, and RULE-seedN.safetensors, the weights.
-    Raises ValueError for a finished run with other settings.
+    Raises ValueError for a finished run with other settings, or a damaged record of one.
     """
     path = folder / f"{sizes.layer.rule}-seed{seed}.json"
     settings = json.loads(json.dumps({"model": asdict(sizes), "training": asdict(config)}))
     if path.exists():
-        found = json.loads(path.read_text())
+        found = read_json(path, _RECORD)
         if any(found[name] != settings[name] for name in settings):
             raise ValueError(f"{path} holds a run with other settings; expected {settings}.")
         return path
@@ -60,7 +62,7 @@ def ship(folder: Path, rule: Rule = "q-delta", seed: int = 0, destination: Path 
     names = [f"{each}-seed{number}.json" for each in COMPARED for number in SEEDS]
     if missing := [name for name in names if not (folder / name).exists()]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; expected nine finished runs (train-all).")
-    records = [json.loads((folder / name).read_text()) for name in names]
+    records = [read_json(folder / name, _RECORD) for name in names]
     model = load_weights(folder / f"{rule}-seed{seed}.safetensors")
     held_out = split_text(read_text())[1]
     text = prose_excerpt(held_out, TRACE_LENGTH)

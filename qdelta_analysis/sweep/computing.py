@@ -1,9 +1,9 @@
-"""How a handful of points is computed, in whatever process."""
+"""How a handful of points is computed, in whatever process: to the last bit the same, whoever is given which."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..inputs import QDeltaInputs
-from .points import RESERVED, Plan, name_of
+from .points import RESERVED, TOGETHER, Block, Plan, name_of
 
 # A task takes about this long: little is lost when its process is killed, and writing costs less than computing.
 TASK_SECONDS = 0.2
@@ -19,6 +19,30 @@ TASK_SECONDS = 0.2
 _FLOATS = 1 << 20
 
 Numbers = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Some points of a block, given by their places in it, row after row.
+
+    rows, columns: of the block those that the points need, and all that could be computed with them.
+    before: the last place ahead of these that is missing too, -1 for none: whoever has that one computes whatever is
+    computed together with it.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    places: np.ndarray
+    before: int
+
+
+def task_of(block: Block, missing: np.ndarray, start: int, end: int) -> Task:
+    """Return the task of missing[start:end], places in a block."""
+    G, step = len(block.columns), most_rows(len(block.columns))
+    first = missing[start] // G // step * step
+    last = missing[end - 1] // G // step * step + step
+    before = missing[start - 1] - first * G if start else -1
+    return Task(block.rows[first:last], block.columns, missing[start:end] - first * G, max(int(before), -1))
 
 
 @dataclass
@@ -35,90 +59,141 @@ class Found:
         return sum(len(indices) for indices, _ in self.numbers) + len(self.errors)
 
 
-def compute(plan: Plan, indices: np.ndarray, ended: Callable[[], bool] = lambda: False) -> Found:
-    """Measure the points of some flat indices; whatever one raises is kept as its error.
+def compute(plan: Plan, task: Task, ended: Callable[[], bool] = lambda: False) -> Found:
+    """Measure the points of a task, and whatever is computed with them; what one raises is kept as its error.
 
     After several times what a task should take the rest is left alone: whoever handed it out knew too little. So it is
-    when the sweep has `ended`.
+    when the sweep has `ended`. Neither changes what is computed together.
     """
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)  # every worker is one thread: more of them would only wait for each other
-    start = time.perf_counter()
-    over = lambda: ended() or time.perf_counter() - start > 4 * TASK_SECONDS
-    found, make = Found(), _Maker(plan)
-    pending = plan.blocks(indices)[::-1]
-    while pending and not (over() and (ended() or found.count)):
-        block = pending.pop()
-        try:
-            found.numbers += _measure(plan, make, block, over)
-        except Exception as error:
-            if block.size == 1:
-                found.errors[int(block[0, 0])] = f"{type(error).__name__}: {error}"
-            else:  # half by half, to see which point it was
-                pending += np.array_split(block, 2, axis=int(block.shape[0] == 1))[::-1]
-    found.seconds = time.perf_counter() - start
-    return found
-
-
-class _Maker:
-    """Makes tokens, and remembers the last, which neighbouring points share."""
-
-    def __init__(self, plan: Plan):
-        self.plan = plan
-        self.last: tuple[dict[str, Any], QDeltaInputs] | None = None
-
-    def __call__(self, index: int) -> QDeltaInputs:
-        taken = self.plan.tokens_at(index)
-        if self.last is None or self.last[0] != taken:
-            made = self.plan.make(**taken)
-            if not isinstance(made, QDeltaInputs) or (made.B, made.H) != (1, 1):
-                raise ValueError(
-                    f"{name_of(self.plan.make)} returned {made!r}; expected the inputs of one memory, B = H = 1."
-                )
-            self.last = taken, made
-        return self.last[1]
-
-
-def _measure(plan: Plan, make: _Maker, block: np.ndarray, over: Callable[[], bool]) -> list[tuple[np.ndarray, Numbers]]:
-    """Measure a block [B, G] of flat indices, slab by slab, as far as time allows."""
-    found = []
-    tokens = (make(index) for index in block[:, 0].tolist())
-    for b, g, inputs in _slabs(tokens, plan.gates_at(block[0]), block.shape[1]):
-        found.append((block[b, g].ravel(), _numbers(plan, plan.measure(inputs), (inputs.B, inputs.H))))
-        if over():
+    begun = time.perf_counter()
+    over = lambda: ended() or time.perf_counter() - begun > 4 * TASK_SECONDS
+    found, slabs = Found(), _Slabs(plan, task)
+    end = 0
+    for place in task.places.tolist():
+        if place < end:
+            continue
+        if over() and (ended() or found.count):
             break
+        slab = slabs.around(place)
+        end = slab.end
+        if slab.start > task.before:
+            _measure(plan, slab, found, ended)
+    found.seconds = time.perf_counter() - begun
     return found
 
 
-def _slabs(
-    tokens: Iterable[QDeltaInputs], gates: Mapping[str, np.ndarray], G: int
-) -> Iterator[tuple[slice, slice, QDeltaInputs]]:
-    """Yield as many sets of tokens and gates at a time as _FLOATS allows, with their places."""
-    start = 0
-    for alike in _alike(tokens, G):
-        stacked = _stack(alike)
-        width = -(-G // -(-G * _size(alike[0]) // _FLOATS))  # equal parts, as few as fit
-        for j in range(0, G, width):
-            g = slice(j, min(j + width, G))
-            inputs = _with_gates(stacked, {name: values[g] for name, values in gates.items()}, g.stop - g.start)
-            yield slice(start, start + len(alike)), g, inputs
-        start += len(alike)
+@dataclass(frozen=True)
+class _Slab:
+    """Points that one call measures: flat indices [B, G], the inputs of each row, or why there are none.
+
+    start, end: its places in the block, of which it holds all between.
+    """
+
+    indices: np.ndarray
+    inputs: list[QDeltaInputs]
+    start: int
+    end: int
+    error: str = ""
 
 
-def _alike(tokens: Iterable[QDeltaInputs], G: int) -> Iterator[list[QDeltaInputs]]:
-    """Gather neighbours that can be stacked, as many as _FLOATS allows with G gates each."""
-    held: list[QDeltaInputs] = []
-    kind = lambda x: (x.q.shape, x.v.shape, x.q.dtype, x.initial_state is None)
-    for x in tokens:
-        if held and (kind(x) != kind(held[0]) or (len(held) + 1) * G * _size(x) > _FLOATS):
-            yield held
-            held = []
-        held.append(x)
-    yield held
+class _Slabs:
+    """Cuts a block into slabs by the sizes of its tokens alone, wherever one begins to look."""
+
+    def __init__(self, plan: Plan, task: Task):
+        self.plan, self.task = plan, task
+        self.made: dict[int, QDeltaInputs | Exception] = {}
+
+    def around(self, place: int) -> _Slab:
+        """Return the slab that a place of the block lies in."""
+        G = len(self.task.columns)
+        row, column = divmod(place, G)
+        own = self._make(row)
+        many = min(most_rows(G), _power_of_two(_FLOATS // (G * _size(own)))) if self.plan.batched else 1
+        for passed in [other for other in self.made if other < row // many * many]:
+            del self.made[passed]
+        if isinstance(own, Exception):
+            return self._slab(row, 1, 0, G, _said(own))
+        if not self.plan.batched:
+            return self._slab(row, 1, column, column + 1)
+        if G * _size(own) > _FLOATS:
+            width = -(-G // -(-G * _size(own) // _FLOATS))  # equal parts, as few as fit
+            return self._slab(row, 1, column // width * width, min(column // width * width + width, G))
+        return self._slab(*self._stackable(row, many), 0, G)
+
+    def _stackable(self, row: int, many: int) -> tuple[int, int]:
+        """Return the first row and how many: the largest of the aligned groups 1, 2, 4, ... around it that stack."""
+        while many > 1:
+            first = row // many * many
+            group = range(first, min(first + many, len(self.task.rows)))
+            if all(_kind(self._make(other)) == _kind(self._make(row)) for other in group):
+                return first, len(group)
+            many //= 2
+        return row, 1
+
+    def _slab(self, row: int, many: int, left: int, right: int, error: str = "") -> _Slab:
+        G, rows = len(self.task.columns), range(row, row + many)
+        indices = self.task.rows[row : row + many, None] + self.task.columns[left:right]
+        inputs = [x for x in map(self._make, rows) if isinstance(x, QDeltaInputs)]
+        return _Slab(indices, inputs, row * G + left, (row + many - 1) * G + right, error)
+
+    def _make(self, row: int) -> QDeltaInputs | Exception:
+        if row not in self.made:
+            try:
+                made = self.plan.make(**self.plan.tokens_at(int(self.task.rows[row])))
+                if not isinstance(made, QDeltaInputs) or (made.B, made.H) != (1, 1):
+                    raise ValueError(
+                        f"{name_of(self.plan.make)} returned {made!r}; expected the inputs of one memory, B = H = 1."
+                    )
+            except Exception as error:
+                made = error
+            self.made[row] = made
+        return self.made[row]
 
 
-def _size(x: QDeltaInputs) -> int:
-    return max(1, x.T) * max(x.K, x.V)
+def _measure(plan: Plan, slab: _Slab, found: Found, ended: Callable[[], bool]) -> None:
+    """Measure a slab in one call; where that raises, half by half, to see which point it was."""
+    if slab.error:
+        found.errors |= dict.fromkeys(slab.indices.ravel().tolist(), slab.error)
+        return
+    pending = [(slab.indices, slab.inputs)]
+    while pending and not ended():
+        indices, inputs = pending.pop()
+        try:
+            together = _with_gates(_stack(inputs), plan.gates_at(indices[0]), indices.shape[1])
+            numbers = _numbers(plan, plan.measure(together), (together.B, together.H))
+            found.numbers.append((indices.ravel(), numbers))
+        except Exception as error:
+            if indices.size == 1:
+                found.errors[int(indices[0, 0])] = _said(error)
+            elif len(inputs) > 1:
+                half = -(-len(inputs) // 2)
+                pending += [(indices[half:], inputs[half:]), (indices[:half], inputs[:half])]
+            else:
+                pending += [(part, inputs) for part in np.array_split(indices, 2, axis=1)[::-1]]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _kind(x: QDeltaInputs | Exception) -> Any:
+    """What has to be the same of inputs that are stacked; nothing is the same as what could not be made."""
+    return x if isinstance(x, Exception) else (x.q.shape, x.v.shape, x.q.dtype, x.initial_state is None)
+
+
+def most_rows(G: int) -> int:
+    """How many sets of tokens a call is given at most."""
+    return _power_of_two(TOGETHER // G)
+
+
+def _power_of_two(x: int) -> int:
+    return 1 << max(x, 1).bit_length() - 1
+
+
+def _size(x: QDeltaInputs | Exception) -> int:
+    return 1 if isinstance(x, Exception) else max(1, x.T) * max(x.K, x.V)
 
 
 def _stack(alike: Sequence[QDeltaInputs]) -> QDeltaInputs:

@@ -1,8 +1,11 @@
-"""The points of a sweep: which there are, and which of them share their tokens."""
+"""The points of a sweep: which there are, and which of them are computed together."""
 
 from __future__ import annotations
 
 import inspect
+import math
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +16,23 @@ from .sources import Source
 
 GATES = ("lam", "beta", "alpha")
 RESERVED = ("status", "error")  # what every result has beside the numbers
+# Memories that one call of a measure is given at most: more of them cost hardly less each, and keep who stops waiting.
+TOGETHER = 128
+_POINT_BYTES = 100  # a mark, an error, about five numbers, and once more for the copy that is returned
+_LARGEST = 10**9
+
+
+@dataclass(frozen=True)
+class Block:
+    """B sets of tokens that meet the same G gates, [B, G]: the flat index of each point is rows[b] + columns[g]."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @property
+    def indices(self) -> np.ndarray:
+        """The flat index of every point, [B, G]."""
+        return self.rows[:, None] + self.columns
 
 
 @dataclass(frozen=True)
@@ -20,12 +40,14 @@ class Plan:
     """What is computed: a measure of the inputs that `make` returns, at the points of a grid.
 
     Axes that are gates, and that `make` does not take itself, become heads of one call; the others go to `make`.
+    grown: the shapes that the grid had before values were added to its axes, in their order.
     """
 
     measure: Measure
     make: Source
     axes: dict[str, np.ndarray]
     batched: bool
+    grown: tuple[tuple[int, ...], ...] = ()
     gates: tuple[str, ...] = field(init=False)
     taken: tuple[str, ...] = field(init=False)
 
@@ -58,29 +80,59 @@ class Plan:
         at = dict(zip(self.axes, np.unravel_index(indices, self.shape), strict=True))
         return {name: self.axes[name][at[name]] for name in self.gates}
 
-    def order(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sort flat indices so that points which share their tokens are neighbours, and say where each set begins."""
-        tokens, gates = (self._numbered(names, indices) for names in (self.taken, self.gates))
-        ordered = np.lexsort([gates, tokens])
-        return indices[ordered], np.flatnonzero(np.diff(tokens[ordered], prepend=-1))
+    def blocks(self) -> list[Block]:
+        """Cut the grid into blocks, points that share their tokens together.
 
-    def blocks(self, indices: np.ndarray) -> list[np.ndarray]:
-        """Cut ordered flat indices into blocks [B, G]: B sets of tokens that meet the same G gates each."""
-        if not self.batched:
-            return [np.array([[index]]) for index in indices]
-        indices, starts = self.order(indices)
-        blocks: dict[bytes, list[np.ndarray]] = {}
-        for one in np.split(indices, starts[1:]):
-            blocks.setdefault(self._numbered(self.gates, one).tobytes(), []).append(one)
-        return [np.stack(alike) for alike in blocks.values()]
+        What is computed together decides how sums are rounded. It is the grid's alone, and for values that were added
+        later what they added: neither what is done already nor how long anything takes changes a block.
+        """
+        found: list[Block] = []
+        before: tuple[int, ...] = (0,) * len(self.axes)
+        for shape in (*self.grown, self.shape):
+            (rows, old_rows), (columns, old_columns) = (
+                self._places(names, shape, before) for names in (self.taken, self.gates)
+            )
+            for some, gates in ((rows[old_rows], columns[~old_columns]), (rows[~old_rows], columns)):
+                if len(some) and len(gates):
+                    found += [Block(some, part) for part in np.array_split(gates, -(-len(gates) // TOGETHER))]
+            before = shape
+        return found
 
-    def _numbered(self, names: tuple[str, ...], indices: np.ndarray) -> np.ndarray:
-        """Number the combinations of values on some axes, in their order."""
-        at = dict(zip(self.axes, np.unravel_index(indices, self.shape), strict=True))
-        number = np.zeros_like(indices)
+    def _places(
+        self, names: Sequence[str], shape: Sequence[int], before: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What the combinations of values on some axes add to a flat index, and which of them were there before."""
+        axes, places, old = list(self.axes), np.zeros(1, int), np.full(1, math.prod(before) > 0)
         for name in names:
-            number = number * len(self.axes[name]) + at[name]
-        return number
+            i = axes.index(name)
+            at = np.arange(shape[i])
+            places = np.add.outer(places, at * math.prod(self.shape[i + 1 :])).ravel()
+            old = np.logical_and.outer(old, at < before[i]).ravel()
+        return places, old
+
+
+def require_room(sizes: Mapping[str, int]) -> None:
+    """Raise ValueError for a grid of so many values on each axis whose results do not fit into this machine's memory.
+
+    However much there is, more than a thousand million points are refused.
+    """
+    points = math.prod(sizes.values())
+    memory = _memory()
+    most = min(_LARGEST, memory // _POINT_BYTES)
+    if points > most:
+        axes = " x ".join(f"{name} {size:,}" for name, size in sizes.items())
+        raise ValueError(
+            f"grid has {points:,} points ({axes}), whose results take about {points * _POINT_BYTES / 2**30:,.0f} GiB; "
+            f"expected at most {most:,} points on this machine of {memory / 2**30:,.0f} GiB."
+        )
+
+
+def _memory() -> int:
+    """This machine's memory in bytes; 16 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # as on Windows
+        return 16 << 30
 
 
 def name_of(function: Any) -> str:

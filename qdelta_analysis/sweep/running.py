@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from typing import Any
 
@@ -16,11 +16,11 @@ from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
 from ..threads import one_thread
-from .computing import TASK_SECONDS, Found, compute
+from .computing import TASK_SECONDS, Found, Task, compute, most_rows, task_of
 from .measures import MEASURES, Measure
-from .points import GATES, RESERVED, Plan
+from .points import GATES, RESERVED, Plan, require_room
 from .sources import SOURCES, Source, cone
-from .store import Results
+from .store import MISSING, Results
 
 _TASK_POINTS = 1024
 
@@ -45,8 +45,8 @@ def run(
         grid: the values of every axis: the gates lam, beta, alpha, put in place of the inputs' own for all tokens, and
             any parameters of `make`, such as c, d, N and seed. Points are all combinations.
         make: a name in `SOURCES`, or a function that returns the inputs of one memory, B = H = 1.
-        path: where to keep the results (zarr, version 3). If a sweep is there, only what it lacks is computed; more
-            values may be added to the end of an axis.
+        path: where to keep the results (zarr, version 3). If a sweep of the same functions is there, as far as
+            `sweep.identity` looks, only what it lacks is computed; more values may be added to the end of an axis.
         batched: `measure` takes many memories at once, [B, H], and returns arrays [B, H]; None: as the named ones do.
         n_jobs: how many workers; None: as a surrounding `joblib.parallel_config` says, else one for each core.
         retry_failed: compute the points again that failed.
@@ -58,7 +58,9 @@ def run(
         A dataset with the grid's axes as dims: the measured numbers, NaN where there are none, `status` (0 missing,
         1 done, 2 failed) and `error`, what a failed point raised.
 
-    Raises ValueError for a grid that does not fit, or a path that holds something else.
+    Raises ValueError for a grid that does not fit, also into memory, and for a path that holds something else, a sweep
+    of other functions or a damaged one; nothing is changed then. The same call gives the same bits, however it was
+    stopped and whoever computed; points that were there before the grid grew keep theirs.
 
     The workers are threads of this process, as everything here computes outside of Python's lock; inside
     `with joblib.parallel_config(backend="loky")` they are processes, and with backend="dask", or "ray", those of a
@@ -68,39 +70,36 @@ def run(
     with Results(plan, path) as results, one_thread():
         if retry_failed:
             results.forget_failed()
-        missing = results.missing()
         bar = tqdm(
             total=results.status.size,
-            initial=results.status.size - len(missing),
+            initial=results.status.size - results.missing,
             unit="point",
             disable=not progress,
         )
         ended = threading.Event()
         with bar:
             # Again, if a task ran out of time before it came to all of its points.
-            while len(missing) and not ended.is_set():
-                with closing(_computed(plan, missing, n_jobs, ended)) as found_in_turn:
+            while results.missing and not ended.is_set():
+                with closing(_computed(results.plan, results.status, n_jobs, ended)) as found_in_turn:
                     for found in found_in_turn:  # to their end, once it is near: what workers are at is kept
-                        results.record(found)
-                        bar.update(found.count)
+                        bar.update(results.record(found))
                         if results.failed:
                             bar.set_postfix(failed=results.failed, refresh=False)
                         if watch is not None:
                             watch(results.dataset())
                         if stop is not None and stop():
                             ended.set()
-                missing = results.missing()
         return results.dataset()
 
 
-def _computed(plan: Plan, missing: np.ndarray, n_jobs: int | None, ended: threading.Event) -> Generator[Found]:
+def _computed(plan: Plan, status: np.ndarray, n_jobs: int | None, ended: threading.Event) -> Generator[Found]:
     """Yield what the workers find, as it comes, soon to its end once the sweep has `ended`.
 
     What is not yet begun is dropped when the caller goes away.
     """
     gone = threading.Event()
     over = lambda: gone.is_set() or ended.is_set()
-    tasks, work = _Tasks(plan, missing, over), _Work(over)
+    tasks, work = _Tasks(plan, status, over), _Work(over)
     jobs = get_active_backend()[1] if n_jobs is None else n_jobs
     options: dict[str, Any] = {"prefer": "threads", "batch_size": 1, "return_as": "generator_unordered"}
     parallel = joblib.Parallel(n_jobs=-1 if jobs is None else jobs, **options)
@@ -132,11 +131,11 @@ class _Work:
     def __reduce__(self):
         return _Work, ()
 
-    def __call__(self, plan: Plan, indices: np.ndarray) -> Found:
+    def __call__(self, plan: Plan, task: Task) -> Found:
         with self.idle:
             self.running += 1
         try:
-            return compute(plan, indices, self.ended)
+            return compute(plan, task, self.ended)
         finally:
             with self.idle:
                 self.running -= 1
@@ -149,30 +148,39 @@ class _Work:
 
 
 class _Tasks:
-    """Hands out points till the end, as many at a time as take about _TASK_SECONDS by what the last ones took."""
+    """Hands out points till the end, as many at a time as take about TASK_SECONDS by what the last ones took."""
 
-    def __init__(self, plan: Plan, missing: np.ndarray, ended: Callable[[], bool]):
-        self.plan, self.size, self.ended = plan, 1, ended
-        self.indices, self.starts = plan.order(missing)
+    def __init__(self, plan: Plan, status: np.ndarray, ended: Callable[[], bool]):
+        self.blocks, self.status, self.size, self.ended = plan.blocks(), status.ravel(), 1, ended
+        self.missing = self.status == MISSING
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        at = 0
-        while at < len(self.indices) and not self.ended():
-            end = min(at + self.size, len(self.indices))
-            # Whole sets of points that share their tokens, where there is room for one.
-            whole = self.starts[np.searchsorted(self.starts, end, side="right") - 1]
-            end = whole if whole > at and end < len(self.indices) else end
-            yield self.indices[at:end]
-            at = end
+    def __iter__(self) -> Iterator[Task]:
+        for block in self.blocks:
+            missing = np.flatnonzero(self.missing[block.indices])
+            at, G = 0, len(block.columns)
+            while at < len(missing) and not self.ended():
+                if self.status[block.rows[missing[at] // G] + block.columns[missing[at] % G]] != MISSING:
+                    at += 1  # it was computed with others meanwhile
+                    continue
+                end = min(at + self.size, len(missing))
+                if end < len(missing):
+                    # What is stacked stays together, or else what shares its tokens, where there is room for it.
+                    starts = [int(np.searchsorted(missing, missing[end] // n * n)) for n in (G * most_rows(G), G)]
+                    end = next((start for start in starts if start > at), end)
+                yield task_of(block, missing, at, end)
+                at = end
 
     def took(self, found: Found) -> None:
-        """Learn from what some points took."""
+        """Learn from what some points took, if there were any that no other task had computed."""
+        if not found.count:
+            return
         wanted = found.count * TASK_SECONDS / max(found.seconds, 1e-9)
         self.size = int(min(max(wanted, 1), _TASK_POINTS, 8 * self.size))
 
 
 def _plan(measure: str | Measure, grid: Mapping[str, Any], make: str | Source, batched: bool | None) -> Plan:
     named = _named("measure", measure, MEASURES)
+    require_room({name: len(values) for name, values in grid.items() if isinstance(values, Sized)})
     axes = {}
     for name, values in grid.items():
         array = np.asarray(values)

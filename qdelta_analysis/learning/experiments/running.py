@@ -6,7 +6,6 @@ import json
 import platform
 import re
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from ..fitting import Keeping, fit
 from ..model import LanguageModel
 from ..schedule import TrainingConfig
 from .plans import Plan
+from .records import read_run
 
 
 def run_experiment(
@@ -51,7 +51,7 @@ def run_experiment(
     spread over all processes, one after the other. compiled: whether training goes through `compile_blocks`; None: on
     a GPU, with Triton, by which torch compiles for it.
     Raises FloatingPointError where a loss stops being finite, at any of the learning rates.
-    Raises ValueError for a result or a checkpoint in the folder that has other settings.
+    Raises ValueError for a result or a checkpoint in the folder that has other settings or is damaged.
     """
     trainings = plan.trainings
     work = [(task, v, seed, how) for seed in seeds for task in plan.tasks for v in plan.models for how in trainings]
@@ -132,7 +132,7 @@ def finish(
             # The result is whole; of what it took only the logs are kept.
             (keeping.folder / "checkpoint.safetensors").unlink()
             if not any(keeping.folder.iterdir()):
-                shutil.rmtree(keeping.folder)
+                keeping.folder.rmdir()
         group.wait()
     return path
 
@@ -154,7 +154,7 @@ def describe(plan: Plan, task: str, variant: str, seed: int, training: TrainingC
 
 
 def _require_same(path: Path, settings: dict[str, Any]) -> None:
-    found = json.loads(path.read_text())
+    found = read_run(path)
     for name, wanted in settings.items():
         if found.get(name) != wanted:
             raise ValueError(

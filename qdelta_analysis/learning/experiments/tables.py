@@ -15,6 +15,8 @@ from scipy import stats
 from qdelta_analysis.data import FOLDER
 from qdelta_analysis.files import replacing
 
+from .records import read_run
+
 BASELINE = "gated-deltanet"
 SAME_SIZE = 0.01  # parameters of two variants may differ by that share: the gates that one has and the other has not
 _RUN = ("experiment", "task", "variant", "seed", "tokens")
@@ -25,7 +27,7 @@ def at_best_rates(paths: Sequence[Path]) -> list[Path]:
     """Return the runs of each task and variant at its best learning rate: that of the least training loss (of the last
     20 steps, mean over seeds). What is measured after training takes no part in the choice.
     """
-    runs = {path: json.loads(Path(path).read_text()) for path in paths}
+    runs = {path: read_run(path) for path in paths}
     best = {key: min(rates, key=lambda rate: rates[rate]) for key, rates in _searched(runs.values()).items()}
     return [path for path, run in runs.items() if best[run["task"], run["variant"]] == _rate(run)]
 
@@ -35,13 +37,13 @@ def results(paths: Sequence[Path]) -> pd.DataFrame:
 
     Columns: experiment, task, variant, seed, tokens (read in training), steps, learning_rate, parameters, condition,
     metric, value. Of runs at several learning rates those `at_best_rates`.
-    Raises FileNotFoundError for a run that is not finished, ValueError for none at all.
+    Raises FileNotFoundError for a run that is not finished, ValueError for none at all, or one whose record is damaged.
     """
     if not paths:
         raise ValueError("paths is empty; expected at least one finished run.")
     rows: list[dict[str, Any]] = []
     for path in at_best_rates(paths):
-        run = json.loads(Path(path).read_text())
+        run = read_run(path)
         same = {name: run[name] for name in _RUN}
         same |= {name: run["training"][name] for name in ("steps", "learning_rate")}
         same["parameters"] = run["result"]["parameters"]
@@ -56,8 +58,8 @@ def losses(paths: Sequence[Path]) -> pd.DataFrame:
     """
     tables = []
     for path in at_best_rates(paths):
-        run = json.loads(Path(path).read_text())
-        log = pd.read_csv(Path(path).with_suffix("") / "steps.csv")[["step", "tokens", "loss"]]
+        run = read_run(path)
+        log = _read_losses(Path(path).with_suffix("") / "steps.csv")
         same = {name: run[name] for name in ("task", "variant", "seed")}
         tables.append(log.assign(**same)[[*same, *log.columns]])
     return pd.concat(tables, ignore_index=True)
@@ -135,7 +137,7 @@ def write_results(paths: Sequence[Path], folder: Path) -> tuple[Path, Path, Path
 
     Of runs at several learning rates those `at_best_rates`; the note keeps what all of them lost.
     """
-    every, runs = ([json.loads(Path(path).read_text()) for path in some] for some in (paths, at_best_rates(paths)))
+    every, runs = ([read_run(path) for path in some] for some in (paths, at_best_rates(paths)))
     name = runs[0]["experiment"]
     Path(folder).mkdir(parents=True, exist_ok=True)  # after hours of runs no reason to fail
     place = lambda end: Path(folder) / f"experiment_{name}{end}"
@@ -153,6 +155,16 @@ def stored(name: str, what: str = "results", folder: Path = FOLDER) -> pd.DataFr
     """Return a shipped table of an experiment, its "results" or its training "losses"; None where it was not run."""
     path = folder / f"experiment_{name}{'_losses' if what == 'losses' else ''}.csv"
     return pd.read_csv(path) if path.exists() else None
+
+
+def _read_losses(path: Path) -> pd.DataFrame:
+    try:
+        log = pd.read_csv(path)[["step", "tokens", "loss"]]
+        return log.astype({"step": "int64", "tokens": "int64", "loss": "float64"})
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}); expected the log of a training run.") from error
 
 
 def _folded(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
