@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qdelta_analysis.files import replacing
+from qdelta_analysis.files import write_tensors
 
 from . import distributed
 
@@ -41,8 +40,7 @@ def save_checkpoint(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"kind": _KIND, "settings": json.dumps(settings, sort_keys=True)}
-    with replacing(path) as new:
-        save_file(kept, new, metadata=metadata)
+    write_tensors(path, kept, metadata)
 
 
 def load_checkpoint(
