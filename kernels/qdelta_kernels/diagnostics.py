@@ -115,7 +115,9 @@ def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm2: Tensor) -> tuple
     after = (1 - c.beta * (kk + c.lam * qk)).abs() * before
     key, query = v_hat.norm(dim=-1), o_hat.norm(dim=-1)
     size = key * query
-    cosine = torch.where(size > 0, torch.linalg.vecdot(v_hat, o_hat) / size, 0).clamp(-1, 1)
+    # Beyond the dtype's range the quotient says nothing; NaN says so.
+    cosine = torch.where(size.isfinite(), torch.linalg.vecdot(v_hat, o_hat) / size, torch.nan).clamp(-1, 1)
+    cosine = torch.where(size == 0, 0, cosine)
     growth = 2 * torch.linalg.vecdot(U, v_hat) + torch.linalg.vecdot(U, U) * kk
     norm2 = c.from_start.square() * start_norm2 + (c.decay.square() @ growth[..., None])[..., 0]
     return before, after, key, query, cosine, norm2.clamp(min=0).sqrt()
