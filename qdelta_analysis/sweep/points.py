@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..checks import require_room
 from .measures import Measure
 from .sources import Source
 
@@ -30,6 +32,8 @@ class Plan:
     taken: tuple[str, ...] = field(init=False)
 
     def __post_init__(self):
+        # Numbers, marks, errors and the order in which points are computed.
+        require_room(f"a grid of {' x '.join(map(str, self.shape))} points", 100 * math.prod(self.shape))
         parameters = inspect.signature(self.make).parameters
         gates = tuple(name for name in self.axes if name in GATES and name not in parameters)
         taken = tuple(name for name in self.axes if name not in gates)

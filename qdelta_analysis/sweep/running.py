@@ -15,6 +15,7 @@ import xarray as xr
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
+from ..checks import require_jobs
 from ..threads import one_thread
 from .computing import TASK_SECONDS, Found, compute
 from .measures import MEASURES, Measure
@@ -64,6 +65,8 @@ def run(
     `with joblib.parallel_config(backend="loky")` they are processes, and with backend="dask", or "ray", those of a
     cluster: the same code. Only this process writes. An interrupt keeps what is done.
     """
+    if n_jobs is not None:
+        require_jobs(n_jobs)
     plan = _plan(measure, grid, make, batched)
     with Results(plan, path) as results, one_thread():
         if retry_failed:
