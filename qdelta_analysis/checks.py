@@ -18,7 +18,8 @@ _MOST_JOBS = 4096
 
 def require(name: str, value: Any, low: float, high: float) -> None:
     """Raise ValueError unless value is a number from low to high."""
-    if not isinstance(value, Real) or not low <= value <= high:
+    number: Any = value
+    if not isinstance(value, Real) or not low <= number <= high:
         raise ValueError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}.")
 
 
@@ -53,6 +54,7 @@ def places(name: str, chosen: Any, size: int) -> list[int]:
     As in Python -1 is the last, and a slice keeps what there is of it. Raises ValueError for a place that is not there,
     for what is no whole number, and for no place at all.
     """
+    found: list[Any]
     if isinstance(chosen, slice):
         try:
             found = list(range(size)[chosen])
