@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from qdelta_analysis.files import write as write_file
+
 # Cores that other processes may take before a figure is no longer to be trusted.
 _DISTURBING = 0.2
 RESULTS = Path(__file__).parent / "results"
@@ -87,7 +89,7 @@ def write(name: str, title: str, machine: dict[str, Any], figures: Sequence[Figu
         row = {key: _rounded(x) for key, x in asdict(f).items() if x is not None and key != "disturbed"}
         found.append(row | ({"verdict": f.verdict} if f.goal else {}))
     text = json.dumps({"benchmark": name, "title": title, "machine": machine, "figures": found}, indent=2)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    write_file(RESULTS / f"{name}.json", text + "\n")
 
 
 def _short(x: float) -> str:

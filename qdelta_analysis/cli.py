@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from errno import EPIPE
 from importlib.metadata import version
 from math import isfinite
-from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,7 +22,26 @@ if TYPE_CHECKING:
     from .guarantees import Report
     from .inputs import QDeltaInputs
 
+
+class _Commands(TyperGroup):
+    """Prints on any terminal, and to a file or a pipe that takes no more."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks
+        with _printing():
+            return super().main(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; all errors of its own files end inside it."""
+        with _printing():
+            return super().invoke(ctx)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -52,39 +77,50 @@ def lab(
 
     try:
         raise typer.Exit(launch(open_browser=browser, port=port))
-    except (FileNotFoundError, ModuleNotFoundError) as error:
+    except (OSError, ValueError, ModuleNotFoundError) as error:
         _refuse(error)
 
 
 @app.command()
 def trace(
-    source: Annotated[str, typer.Argument(help=f"A file of inputs, or a preset: {', '.join(PRESETS)}.")],
+    source: Annotated[
+        str, typer.Argument(help=f"A file of inputs, or a preset (./cone is a file): {', '.join(PRESETS)}.")
+    ],
     layer: Annotated[int, typer.Option(help="Layer of the trained trace, from 0.")] = 0,
     lam: Annotated[float | None, typer.Option(help="Replace the query feedback everywhere.")] = None,
     snapshots: Annotated[int, typer.Option(help="How many states to keep.")] = 32,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the dataset here (netCDF).")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="PATH", help="Write the dataset here (netCDF).")
+    ] = None,
 ) -> None:
     """Follow the memory through a stretch of tokens: a table, and a dataset with --output."""
     from .files import replacing
     from .tracing import trace as trace_inputs
 
     try:
-        inputs = open_inputs(source, layer)
-        dataset = trace_inputs(inputs if lam is None else inputs.with_lam(lam), snapshots)
         if output is not None:
-            with replacing(output) as new:
-                dataset.to_netcdf(new, engine="h5netcdf")
+            _require_another(output, source)
+        # Where nothing can be written is known before anything is computed.
+        with nullcontext() if output is None else replacing(output) as new:
+            inputs = open_inputs(source, layer)
+            dataset = trace_inputs(inputs if lam is None else inputs.with_lam(lam), snapshots)
+            text = _table(dataset)
+            if new is not None:
+                # As bytes: HDF5 that cannot finish a file of its own ends the process.
+                new.write_bytes(dataset.to_netcdf(engine="h5netcdf"))
     except (ValueError, TypeError, OSError) as error:
         _refuse(error)
     else:
-        typer.echo(_table(dataset))
+        typer.echo(text)
         if output is not None:
             typer.echo(f"wrote {output}")
 
 
 @app.command()
 def check(
-    source: Annotated[str, typer.Argument(help=f"A file of inputs, or a preset: {', '.join(PRESETS)}.")],
+    source: Annotated[
+        str, typer.Argument(help=f"A file of inputs, or a preset (./cone is a file): {', '.join(PRESETS)}.")
+    ],
     layer: Annotated[int, typer.Option(help="Layer of the trained trace, from 0.")] = 0,
     lam: Annotated[float | None, typer.Option(help="Replace the query feedback everywhere.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
@@ -183,7 +219,7 @@ def sweep(
 @app.command()
 def experiment(
     name: Annotated[str, typer.Argument(help="mqar, niah, lm, ablation or states.")],
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many seeds, from 0.")] = 5,
     runs: Annotated[Path, typer.Option(help="Where runs are kept; finished ones are not repeated.")] = Path(
         "runs/experiments"
     ),
@@ -206,6 +242,8 @@ def experiment(
 
     folder = runs / size
     try:
+        if output is not None and output.exists() and not output.is_dir():
+            raise ValueError(f"output is {output}, a file; expected a folder.")
         paths = run_experiment(
             plan(name, size),
             range(seeds),
@@ -216,7 +254,7 @@ def experiment(
             watch_every=watch,
             compiled=compiled,
         )
-        if environ.get("RANK", "0") != "0":
+        if os.environ.get("RANK", "0") != "0":
             return
         text = summary_text(summary(results(paths)))
         written = [] if output is None else write_results(paths, output)
@@ -255,13 +293,13 @@ def figures(
                 wrong = gallery.check(at, recipe)
                 matches = matches and not wrong
                 said = "matches" if not wrong else "no longer matches: " + "; ".join(wrong[:5])
-                typer.echo(f"{recipe.name}: {said}" + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""))
+                _say(f"{recipe.name}: {said}" + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""))
             else:
-                typer.echo(f"wrote {', '.join(map(str, gallery.build(at, recipe)))}")
+                _say(f"wrote {', '.join(map(str, gallery.build(at, recipe)))}")
         if not names and not check:
-            typer.echo(f"wrote {gallery.write_page(at)}")
+            _say(f"wrote {gallery.write_page(at)}")
         for problem in gallery.check_page(at) if check and not names else ():
-            typer.echo(problem)
+            _say(problem)
             matches = False
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         _refuse(error)
@@ -270,10 +308,12 @@ def figures(
 
 
 def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:
-    """Return the inputs of a preset, or of a file; a preset wins over a file of the same name."""
+    """Return the inputs of a preset, or of a file; a preset wins over a file of the same name (./cone is the file)."""
     from .generators import GENERATORS
     from .inputs import QDeltaInputs
 
+    if layer != 0 and source != "trained":
+        raise ValueError(f"layer is {layer}; expected it for the preset trained only, as {source} has no layers.")
     if source == "trained":
         from .data import load_trained
 
@@ -283,9 +323,14 @@ def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:
         return layers[layer]
     if source in GENERATORS:
         return GENERATORS[source]()
-    if not Path(source).exists():
+    if not source or not Path(source).exists():
         raise ValueError(f"source is {source!r}, no file and no preset; the presets are {', '.join(PRESETS)}.")
     return QDeltaInputs.load(source)
+
+
+def _require_another(output: str, source: str) -> None:
+    if Path(output).exists() and Path(source).exists() and Path(output).samefile(source):
+        raise ValueError(f"output is {output}, the file that is read; expected another.")
 
 
 def _table(dataset: xr.Dataset) -> str:
@@ -296,8 +341,10 @@ def _table(dataset: xr.Dataset) -> str:
         f"{source or 'inputs'}: {sizes['batch']} x {sizes['time']} tokens, {sizes['head']} heads, "
         f"memory {sizes['value']} x {sizes['key']}",
         "",
-        f"{'over time and batch':<18} {'head':>4} {'min':>11} {'median':>11} {'max':>11}",
     ]
+    if sizes["time"] == 0:
+        return "\n".join([*lines, "there are no tokens"])
+    lines.append(f"{'over time and batch':<18} {'head':>4} {'min':>11} {'median':>11} {'max':>11}")
     for name, values in dataset.data_vars.items():
         if values.dims != ("batch", "time", "head"):
             continue
@@ -306,9 +353,33 @@ def _table(dataset: xr.Dataset) -> str:
             quantiles = (float(x.min()), float(x.median()), float(x.max()))
             label = str(name) if head == 0 else ""
             lines.append(f"{label:<18} {head:>4} " + " ".join(f"{q:>11.4g}" for q in quantiles))
+    if "overflow" in dataset.attrs:
+        lines += ["", dataset.attrs["overflow"] + "."]
     return "\n".join(lines)
 
 
-def _refuse(error: Exception) -> None:
-    typer.echo(f"qdelta: {error}", err=True)
+def _refuse(error: Exception) -> NoReturn:
+    """Say in one line what is wrong, and end with status 2."""
+    with suppress(OSError):
+        typer.echo(f"qdelta: {' '.join(str(error).split()) or type(error).__name__}", err=True)
     raise typer.Exit(2)
+
+
+def _say(text: str) -> None:
+    with _printing():
+        typer.echo(text)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """End quietly where nobody reads on (the status is that of SIGPIPE), and with a sentence where nothing fits."""
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):  # else Python would try once more to write what is left, and fail again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == EPIPE:
+            raise SystemExit(141) from None
+        with suppress(OSError):
+            typer.echo(f"qdelta: the output cannot be written: {error.strerror}.", err=True)
+        raise SystemExit(2) from None

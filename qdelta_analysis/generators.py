@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
-from .checks import require
+from .checks import require, require_count, require_room
 from .inputs import QDeltaInputs
 
 
@@ -18,7 +18,7 @@ def isotropic(
     T: int = 256, K: int = 32, V: int = 32, H: int = 1, *, beta=0.5, lam=0.5, alpha=1.0, seed: int = 0
 ) -> QDeltaInputs:
     """Draw q and k uniformly from the unit sphere in R^K, independently of each other; unit values."""
-    draw = _Draw(T, H, seed)
+    draw = _Draw(T, K, V, H, seed)
     return _assemble("isotropic", draw.unit(K), draw.unit(K), draw.unit(V), beta, lam, alpha, seed=seed)
 
 
@@ -30,8 +30,8 @@ def cone(
     q = cos k + sqrt(1 - cos^2) n with n uniform among the unit vectors orthogonal to k; K >= 2.
     """
     require("cos", cos, -1, 1)
-    require("K", K, 2, math.inf)
-    draw = _Draw(T, H, seed)
+    require_count("K", K, 2)
+    draw = _Draw(T, K, V, H, seed)
     k, n = draw.unit(K), draw.unit(K)
     n = normalize(n - (n * k).sum(-1, keepdim=True) * k, dim=-1)
     q = normalize(cos * k + math.sqrt(1 - cos * cos) * n, dim=-1)
@@ -50,7 +50,9 @@ def two_token_cycle(
     axes, K >= 2; they are float64, because rounding is amplified as the memory is. Source: this project's theory
     (claim G8: over all such tokens the joint spectral radius is alpha sqrt(1 + L^2)).
     """
-    require("K", K, 2, math.inf)
+    require_count("K", K, 2)
+    require("lam", lam, 0, 2)
+    draw = _Draw(T, K, V, H, seed)
     L = float(lam)
     r = math.hypot(1, L)
     plane = torch.zeros(2, 2, K, dtype=torch.float64)
@@ -59,7 +61,7 @@ def two_token_cycle(
     q[1, 0], q[1, 1] = -L / r, 1 / r
     k[1, 0], k[1, 1] = -1 / r, -L / r
     q, k = (x[torch.arange(T) % 2].view(1, T, 1, K).expand(1, T, H, K) for x in (q, k))
-    return _assemble("two-token cycle", q, k, _Draw(T, H, seed).unit(V).double(), 1.0, lam, alpha, seed=seed)
+    return _assemble("two-token cycle", q, k, draw.unit(V).double(), 1.0, lam, alpha, seed=seed)
 
 
 def repeated_keys(
@@ -69,8 +71,9 @@ def repeated_keys(
 
     Each token's k and q are drawn independently from `distinct` unit vectors that are uniform on the sphere.
     """
-    require("distinct", distinct, 1, math.inf)
-    draw = _Draw(T, H, seed)
+    require_count("distinct", distinct, 1)
+    draw = _Draw(T, K, V, H, seed)
+    require_room(f"{distinct} keys of width {K}", 8 * distinct * K)
     keys = normalize(torch.randn(distinct, K, generator=draw.random), dim=-1)
     q, k = (keys[torch.randint(distinct, (1, T, H), generator=draw.random)] for _ in range(2))
     return _assemble("repeated keys", q, k, draw.unit(V), beta, lam, alpha, seed=seed, distinct=distinct)
@@ -95,7 +98,7 @@ def random_gates(
     """
     if len(np.atleast_1d(lam)) not in (1, H):
         raise ValueError(f"lam has {len(np.atleast_1d(lam))} values; expected one, or one for each of {H} heads.")
-    draw = _Draw(T, H, seed, device, torch.float64 if dtype == torch.float64 else torch.float32)
+    draw = _Draw(T, K, V, H, seed, device, torch.float64 if dtype == torch.float64 else torch.float32)
     q, k, v = draw.unit(K).to(dtype), draw.unit(K).to(dtype), draw.normal(V).to(dtype)
     beta, g = draw.normal(1)[..., 0].sigmoid(), logsigmoid(draw.normal(1)[..., 0] + 4)
     gate = torch.as_tensor(lam, dtype=beta.dtype, device=device).expand_as(beta)
@@ -115,10 +118,20 @@ class _Draw:
     """Draws from one seed."""
 
     def __init__(
-        self, T: int, H: int, seed: int, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        T: int,
+        K: int,
+        V: int,
+        H: int,
+        seed: int,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
     ):
-        require("T", T, 1, math.inf)
-        require("H", H, 1, math.inf)
+        for name, size in {"T": T, "K": K, "V": V, "H": H}.items():
+            require_count(name, size, 1)
+        require_count("seed", seed, -(2**63), 2**64 - 1)
+        # q, k and v as they are drawn, made unit vectors and put in place.
+        require_room(f"T, K, V, H = {T}, {K}, {V}, {H}", 3 * dtype.itemsize * T * H * (2 * K + V))
         self.T, self.H, self.dtype = T, H, dtype
         self.random = torch.Generator(device).manual_seed(seed)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from torch import Tensor
 from qdelta_kernels import qdelta_rule
 from qdelta_kernels.arguments import check_arguments
 
-from .files import replacing
+from .checks import places, require_count
+from .files import read_tensors, write_tensors
 from .transition import Transition
 
 _FORMAT = {"format": "qdelta-inputs", "format_version": "1"}
@@ -117,42 +117,56 @@ class QDeltaInputs:
 
     def with_alpha(self, alpha: float | Tensor) -> QDeltaInputs:
         """Replace the decay alpha, in (0, 1], by a number or by values that broadcast to [B, T, H]."""
-        gate = self._gate(alpha)
+        gate = self._gate(alpha, torch.float64)  # close to 1 a float32 alpha would leave little of its logarithm
         if not (gate > 0).all():
             raise ValueError(f"alpha is as low as {gate.min():g}; expected values in (0, 1].")
-        return replace(self, g=gate.log())
+        return replace(self, g=gate.log().to(self.g.dtype))
 
     def with_norm_compensation(self) -> QDeltaInputs:
         """Let every step also forget what it could expand: g_t - log s_t, s_t the norm of I - beta_t x_t k_t^T.
 
-        Then ||A_t|| = alpha_t exactly, as in Gated DeltaNet; for K >= 2. Source: this project's theory (claim G14).
+        Then ||A_t|| = alpha_t exactly, as in Gated DeltaNet, up to the rounding of g, which is computed in float64 and
+        kept in float32 or float64 as it was; for K >= 2. Source: this project's theory (claim G14).
         """
-        t = self.transition()
+        t = self._transition(torch.float64)
         expansion = Transition(t.k, t.q, t.beta, t.lam).operator_norm()
         # For K >= 2 the norm is at least 1; where it is 1, rounding may leave it just below.
-        return replace(self, g=self.g - expansion.log().clamp(min=0))
+        g = self.g.double() - expansion.log().clamp(min=0)
+        return replace(self, g=g.to(self.g.dtype))
 
     def with_metadata(self, **metadata: str) -> QDeltaInputs:
         """Add to what is known of where these inputs came from."""
         return replace(self, metadata={**self.metadata, **metadata})
 
-    def heads(self, heads: int | Sequence[int] | slice) -> QDeltaInputs:
-        """Keep some value heads, each with the q and k that it reads with."""
-        chosen = torch.arange(self.H)[[heads] if isinstance(heads, int) else heads]
+    def heads(self, heads: SupportsIndex | Iterable[SupportsIndex] | slice) -> QDeltaInputs:
+        """Keep some value heads, in this order, each with the q and k that it reads with; -1 is the last.
+
+        Raises ValueError for a head that is not there, or none at all.
+        """
+        chosen = torch.tensor(places("heads", heads, self.H), device=self.q.device)
         shared = chosen // (self.H // self.q.shape[2])
         state = None if self.initial_state is None else self.initial_state[:, chosen]
         q, k = self.q[:, :, shared], self.k[:, :, shared]
         v, g, beta, lam = (x[:, :, chosen] for x in (self.v, self.g, self.beta, self.lam))
         return replace(self, q=q, k=k, v=v, g=g, beta=beta, lam=lam, initial_state=state)
 
-    def tokens(self, start: int, stop: int | None = None) -> QDeltaInputs:
-        """Keep tokens start to stop - 1; the memory left by the tokens before them becomes the initial state."""
-        start, stop, _ = slice(start, stop).indices(self.T)
+    def tokens(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> QDeltaInputs:
+        """Keep tokens start to stop - 1; the memory left by the tokens before them becomes the initial state.
+
+        Both count from the end where they are negative; stop None is T, and with stop = start no token is left.
+        Raises ValueError for a place outside -T to T, or a stop before the start.
+        """
+        T = self.T
+        for name, at in (("start", start), ("stop", T if stop is None else stop)):
+            require_count(name, at, -T, T)
+        first, end, _ = slice(start, stop).indices(T)
+        if end < first:
+            raise ValueError(f"stop is {stop!r}, before start {start!r} of {T} tokens; expected a later place.")
         state = self.initial_state
-        if start > 0:
-            past = [getattr(self, name)[:, :start] for name in _TENSORS[:6]]
+        if first > 0:
+            past = [getattr(self, name)[:, :first] for name in _TENSORS[:6]]
             _, state = qdelta_rule(*past, initial_state=state, output_final_state=True)
-        kept = {name: getattr(self, name)[:, start:stop] for name in _TENSORS[:6]}
+        kept = {name: getattr(self, name)[:, first:end] for name in _TENSORS[:6]}
         return replace(self, **kept, initial_state=state)
 
     def to(self, *args, **kwargs) -> QDeltaInputs:
@@ -165,44 +179,47 @@ class QDeltaInputs:
         return {name: getattr(self, name) for name in _TENSORS}
 
     def transition(self) -> Transition:
-        """Return the transitions of every token and value head, batch shape [B, T, H]."""
-        groups = self.H // self.q.shape[2]
-        q, k = self.q, self.k
-        if groups > 1:
-            q, k = q.repeat_interleave(groups, dim=2), k.repeat_interleave(groups, dim=2)
-        return Transition(k, q, self.beta, self.lam, self.alpha)
+        """Return the transitions of every token and value head, batch shape [B, T, H].
+
+        In the dtype that the recurrence is computed in: float64 for float64, else float32.
+        """
+        return self._transition(self.g.dtype)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a safetensors file with the metadata; a file that was there is replaced only by a complete one."""
-        from safetensors.torch import save_file
+        """Write a safetensors file with the metadata; a file that was there is replaced only by a complete one.
 
+        Raises OSError, or ValueError for what is no path, in one sentence that names it.
+        """
         tensors = {name: x.contiguous() for name, x in self.arguments().items() if x is not None}
-        with replacing(path) as new:
-            save_file(tensors, new, metadata={**self.metadata, **_FORMAT})
+        write_tensors(path, tensors, {**self.metadata, **_FORMAT})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> QDeltaInputs:
-        """Read what `save` wrote; raises FileNotFoundError, or ValueError for a file that is no such file."""
-        from safetensors import SafetensorError, safe_open
+        """Read what `save` wrote.
 
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path} is not there; expected a file written by QDeltaInputs.save.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = dict(file.metadata() or {})
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file ({error}); expected one by QDeltaInputs.save.") from error
+        Raises FileNotFoundError, or ValueError or TypeError for a file that is no such file, naming the path.
+        """
+        tensors, metadata = read_tensors(path, "a file written by QDeltaInputs.save")
         found = {name: metadata.pop(name, None) for name in _FORMAT}
         if found != _FORMAT or not set(_TENSORS[:6]) <= set(tensors) <= set(_TENSORS):
             raise ValueError(
                 f"{path} holds {sorted(tensors)} in format {found['format']} {found['format_version']}; "
                 f"expected q, k, v, g, beta, lam in format {' '.join(_FORMAT.values())}."
             )
-        return cls(**tensors, metadata=metadata)
+        try:
+            return cls(**tensors, metadata=metadata)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{path}: {error}") from error
 
-    def _gate(self, value: float | Tensor) -> Tensor:
-        value = torch.as_tensor(value, dtype=self.beta.dtype, device=self.beta.device)
+    def _transition(self, dtype: torch.dtype) -> Transition:
+        groups = self.H // self.q.shape[2]
+        q, k = self.q.to(dtype), self.k.to(dtype)
+        if groups > 1:
+            q, k = q.repeat_interleave(groups, dim=2), k.repeat_interleave(groups, dim=2)
+        return Transition(k, q, self.beta, self.lam, self.g.to(dtype).exp())
+
+    def _gate(self, value: float | Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        value = torch.as_tensor(value, dtype=dtype or self.beta.dtype, device=self.beta.device)
         try:
             return value.expand(self.beta.shape)
         except RuntimeError:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from .checks import require_count
+
 __all__ = ["command", "environment", "launch", "notebook_folder", "running_as_root"]
 
 # JupyterLab's defaults for this run; what users set in their own settings still wins.
@@ -63,6 +65,7 @@ def command(
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     ]
     if port is not None:
+        require_count("port", port, 0, 65535)
         line += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     if not open_browser:
         line.append("--no-browser")

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from qdelta_kernels import chunk_qdelta_diagnostics
+from qdelta_kernels import Diagnostics, chunk_qdelta_diagnostics
 from qdelta_kernels.gpu import triton_suits
 
+from .checks import is_whole, require_count, require_room
 from .inputs import QDeltaInputs
-from .transition import Transition
 
 # Per-token variables: their meaning, as the dataset states it.
 MEANINGS = {
@@ -31,10 +32,14 @@ MEANINGS = {
     "cosine": "cos(v_hat, o_hat), 0 where either vanishes",
     "state_norm": "||S||_F after the write",
 }
+_FOLLOWED = ("error_before", "error_after", "key_retrieval", "query_prediction", "cosine", "state_norm")
+_CHUNK = 64  # tokens that the diagnostics are computed for at once
 
 
 def trace(
-    inputs: QDeltaInputs, snapshots: int | Sequence[int] = 32, backend: Literal["auto", "torch", "triton"] = "auto"
+    inputs: QDeltaInputs,
+    snapshots: SupportsIndex | Iterable[SupportsIndex] = 32,
+    backend: Literal["auto", "torch", "triton"] = "auto",
 ) -> xr.Dataset:
     """Follow the memory of every head through every token.
 
@@ -48,59 +53,98 @@ def trace(
         A dataset with dims (batch, time, head) for each diagnostic in `MEANINGS`; with dims (batch, snapshot,
         head, value, key) for `state`, S as in the paper, its `singular_values` (falling) and `effective_rank`
         exp(H(p)), p = singular values / their sum (Roy and Vetterli, 2007; 0 for a zero state), the coordinate
-        `snapshot` being the token; and attributes that say where it came from. float32 inputs give float32.
+        `snapshot` being the token; and attributes that say where it came from. float32 inputs give float32. Where
+        the memory leaves its range, inf and NaN stand for what it does not hold (the singular values of such a state
+        are NaN), and the attribute `overflow` says from where on.
 
-    Raises ValueError for a snapshot that is no token, or another backend.
+    Raises ValueError for a snapshot that is no token, more of them than there is memory for, or another backend.
 
     The states S_t are never stored for every t: everything comes out of one pass over chunks of tokens.
     """
     if backend not in ("auto", "torch", "triton"):
         raise ValueError(f"backend is {backend!r}; expected 'auto', 'torch' or 'triton'.")
-    at = _snapshot_tokens(snapshots, inputs.T)
+    at = _snapshot_tokens(snapshots, inputs)
     if backend == "auto":
         backend = "triton" if triton_suits(inputs.q, inputs.v) else "torch"
     elif backend == "triton" and torch.cuda.is_available():
         inputs = inputs.to("cuda")
-    found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, backend=backend)
-    t = _transition(inputs)
+    found = _diagnostics(inputs, at, backend)
+    t = inputs.transition()
     per_token = {
         "alignment": t.alignment,
         "beta_alignment": t.beta * t.alignment,
         "operator_norm": t.operator_norm(),
         "spectral_radius": t.spectral_radius(),
-        **{name: getattr(found, name) for name in MEANINGS if hasattr(found, name)},
+        **{name: getattr(found, name) for name in _FOLLOWED},
     }
     dims = ("batch", "time", "head")
     variables = {name: (dims, _numpy(per_token[name]), {"long_name": MEANINGS[name]}) for name in MEANINGS}
     variables |= _snapshot_variables(found.states.transpose(-1, -2))
     coordinates = {name: np.arange(size) for name, size in zip(dims, (inputs.B, inputs.T, inputs.H), strict=True)}
-    return xr.Dataset(variables, {**coordinates, "snapshot": at}, _provenance(inputs, backend))
+    return xr.Dataset(variables, {**coordinates, "snapshot": at}, _provenance(inputs, backend) | _overflow(per_token))
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:
-    """Return exp of the entropy of the singular values over their sum, [..., n] -> [...]; 0 for all zeros."""
-    total = singular_values.sum(-1, keepdim=True)
-    p = singular_values / torch.where(total > 0, total, 1)
-    return torch.where(total[..., 0] > 0, torch.special.entr(p).sum(-1).exp(), 0)
+    """Return exp of the entropy of the singular values over their sum, [..., n] -> [...]; 0 for all zeros.
+
+    NaN where one of them is NaN or infinite.
+    """
+    largest = singular_values.amax(-1, keepdim=True)
+    p = singular_values / torch.where(largest == 0, 1, largest)  # first, as the sum may be out of range
+    p = p / torch.where(largest == 0, 1, p.sum(-1, keepdim=True))
+    return torch.where(largest[..., 0] == 0, 0, torch.special.entr(p).sum(-1).exp())
 
 
-def _transition(inputs: QDeltaInputs) -> Transition:
-    """Return the transitions in float32 at least: in half precision a norm just above 1 would be 1."""
-    t = inputs.transition()
-    if inputs.q.dtype in (torch.float32, torch.float64):
-        return t
-    return Transition(t.k.float(), t.q.float(), inputs.beta, inputs.lam, inputs.g.float().exp())
+def _diagnostics(inputs: QDeltaInputs, at: list[int], backend: Literal["torch", "triton"]) -> Diagnostics:
+    """Follow the memory in the inputs' precision, or, where it leaves that range, in float64 and then rounded."""
+    found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, backend=backend)
+    if _finite(found).all():
+        return found
+    if inputs.g.dtype == torch.float64:
+        return _before_overflow(inputs, at, found)
+    wide = _diagnostics(inputs.to(torch.float64), at, "torch")
+    fields = {name: getattr(wide, name).to(found.states.dtype) for name in (*_FOLLOWED, "states")}
+    return Diagnostics(**fields, updates=None)
 
 
-def _snapshot_tokens(snapshots: int | Sequence[int], T: int) -> list[int]:
-    if isinstance(snapshots, int):
-        if snapshots < 0:
-            raise ValueError(f"snapshots is {snapshots}; expected how many states to keep, or a list of tokens.")
-        return sorted({round(T * (i + 1) / snapshots) - 1 for i in range(snapshots)} - {-1}) if T else []
-    tokens = [int(t) for t in snapshots]
-    if any(not 0 <= t < T for t in tokens):
-        raise ValueError(f"snapshots is {tokens}; expected tokens from 0 to T - 1 = {T - 1}.")
-    return sorted(set(tokens))
+def _before_overflow(inputs: QDeltaInputs, at: list[int], found: Diagnostics) -> Diagnostics:
+    """Follow the chunk in which a memory overflows token by token: there it takes the tokens before it along."""
+    bad = ~_finite(found)
+    for b, h in bad.any(1).nonzero().tolist():
+        start = int(bad[b, :, h].int().argmax()) // _CHUNK * _CHUNK
+        stop = min(start + _CHUNK, inputs.T)
+        one = inputs.heads(h)
+        rows = {name: None if x is None else x[b : b + 1] for name, x in one.arguments().items()}
+        part = replace(one, **rows).tokens(start, stop)
+        inside = [t for t in at if start <= t < stop]
+        again = chunk_qdelta_diagnostics(**part.arguments(), at=[t - start for t in inside], chunk_size=1)
+        for name in _FOLLOWED:
+            getattr(found, name)[b, start:stop, h] = getattr(again, name)[0, :, 0]
+        for i, t in enumerate(inside):
+            found.states[b, at.index(t), h] = again.states[0, i, 0]
+    return found
+
+
+def _finite(found: Diagnostics) -> Tensor:
+    """Return whether all that is known of a memory at a token is finite, [B, T, H]."""
+    return torch.stack([getattr(found, name).isfinite() for name in _FOLLOWED]).all(0)
+
+
+def _snapshot_tokens(snapshots: Any, inputs: QDeltaInputs) -> list[int]:
+    T = inputs.T
+    if isinstance(snapshots, Iterable):
+        tokens = list(snapshots)
+        if not all(is_whole(t) and 0 <= t < T for t in tokens):
+            raise ValueError(f"snapshots is {tokens}; expected tokens from 0 to T - 1 = {T - 1}.")
+        at = sorted({int(t) for t in tokens})
+    else:
+        require_count("snapshots", snapshots, 0)
+        n = min(int(snapshots), T)
+        at = [round(T * (i + 1) / n) - 1 for i in range(n)]
+    # The states, turned as in the paper, and a copy for their decompositions.
+    size = inputs.B * len(at) * inputs.H * inputs.K * inputs.V
+    require_room(f"{len(at)} snapshots of {inputs.B} x {inputs.H} memories", 3 * size * inputs.g.dtype.itemsize)
+    return at
 
 
 def _snapshot_variables(S: Tensor) -> dict[str, tuple]:
@@ -118,6 +162,11 @@ def _singular_values(S: Tensor) -> Tensor:
 
     A second thread inside one small decomposition costs more than it gives: on a busy machine, 30 times more.
     """
+    finite = S.isfinite().all(-1).all(-1)
+    if not finite.all():
+        values = S.new_full((*S.shape[:-2], min(S.shape[-2:])), torch.nan)
+        values[finite] = _singular_values(S[finite])
+        return values
     threads = torch.get_num_threads()
     if threads == 1 or S.is_cuda:
         return torch.linalg.svdvals(S)
@@ -136,6 +185,16 @@ def _provenance(inputs: QDeltaInputs, backend: str) -> dict[str, str]:
         "made_by": f"qdelta_analysis.trace {version('qdelta')}, torch {torch.__version__}, backend {backend}",
         "recurrence": "S_t = alpha_t S_{t-1} (I - beta_t x_t k_t^T) + beta_t v_t k_t^T, x_t = k_t + lam_t q_t",
     }
+
+
+def _overflow(per_token: dict[str, Tensor]) -> dict[str, str]:
+    finite = torch.stack([x.isfinite() for x in per_token.values()]).all(0)
+    if finite.all():
+        return {}
+    token, batch, head = (~finite).transpose(0, 1).nonzero()[0].tolist()
+    dtype = str(per_token["state_norm"].dtype).removeprefix("torch.")
+    where = f"token {token} on (sequence {batch}, head {head})"
+    return {"overflow": f"from {where} the memory leaves the range of {dtype}; inf and nan stand for what is beyond it"}
 
 
 def _numpy(x: Tensor) -> np.ndarray:

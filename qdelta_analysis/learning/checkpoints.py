@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from qdelta_analysis.files import replacing
+from qdelta_analysis.files import read_tensors, write_tensors
 
 from . import distributed
 
@@ -43,8 +41,7 @@ def save_checkpoint(
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"kind": _KIND, "settings": json.dumps(settings, sort_keys=True), "sum": _sum_of(kept)}
-    with replacing(path) as new:
-        save_file(kept, new, metadata=metadata)
+    write_tensors(path, kept, metadata)
 
 
 def load_checkpoint(
@@ -55,7 +52,7 @@ def load_checkpoint(
     Raises ValueError for another file or a damaged one, and for a run with other settings, naming the first that
     differs. Nothing is changed then.
     """
-    tensors, metadata = read_safetensors(path, "a checkpoint of a training run")
+    tensors, metadata = read_tensors(path, "a checkpoint of a training run, whole")
     if metadata.get("kind") != _KIND:
         raise ValueError(f"{path} is no checkpoint of a training run; expected a file of `fit`.")
     found, wanted = _settings(path, metadata), json.loads(json.dumps(settings))
@@ -77,17 +74,6 @@ def load_checkpoint(
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random"])
     return tensors["losses"].tolist()
-
-
-def read_safetensors(path: Path, expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return a file's tensors and metadata; raise ValueError, with its name, for one that cannot be read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); expected {expected}, whole.") from error
 
 
 def _settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

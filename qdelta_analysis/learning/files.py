@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 
+from qdelta_analysis.files import read_tensors, write_tensors
 from qdelta_analysis.inputs import QDeltaInputs
 
 from .configs import LayerConfig, ModelConfig
@@ -28,18 +27,25 @@ def save_weights(model: LanguageModel, path: Path) -> None:
         weights[name] = weight.half().contiguous()
         if not torch.equal(weights[name].to(weight.dtype), weight):
             raise ValueError(f"{name} holds values that float16 rounds; expected weights rounded to float16.")
-    save_file(weights, path, metadata={"config": json.dumps(asdict(model.config))})
+    write_tensors(path, weights, {"config": json.dumps(asdict(model.config))})
 
 
 def load_weights(path: Path) -> LanguageModel:
-    """Return the model that `save_weights` wrote, in float32; raises ValueError for any other file."""
-    with safe_open(path, framework="pt") as file:
-        if "config" not in (metadata := file.metadata() or {}):
-            raise ValueError(f"{path} has no model sizes in its metadata; expected a file of save_weights.")
-        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
-    sizes = json.loads(metadata["config"])
-    model = LanguageModel(ModelConfig(**{**sizes, "layer": LayerConfig(**sizes["layer"])}))
-    model.load_state_dict(weights)
+    """Return the model that `save_weights` wrote, in float32.
+
+    Raises FileNotFoundError, or ValueError for any other file, naming it.
+    """
+    tensors, metadata = read_tensors(path, "a file of save_weights")
+    if "config" not in metadata:
+        raise ValueError(f"{path} has no model sizes in its metadata; expected a file of save_weights.")
+    try:
+        sizes = json.loads(metadata["config"])
+        model = LanguageModel(ModelConfig(**{**sizes, "layer": LayerConfig(**sizes["layer"])}))
+        model.load_state_dict({name: weight.float() for name, weight in tensors.items()})
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} holds other weights than its sizes say ({error}); expected a file of save_weights."
+        ) from error
     return model.eval()
 
 

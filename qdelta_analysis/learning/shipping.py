@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from qdelta_analysis.data import FOLDER, MODEL, RESULTS, TEXT
+from qdelta_analysis.files import write
 
 from .configs import ModelConfig, Rule
 from .corpus import Corpus, prose_excerpt, read_text, split_text, to_tokens
@@ -53,7 +54,7 @@ def finish_run(
     model, result = run(sizes, config, corpus, seed, progress=progress)
     save_weights(model, path.with_suffix(".safetensors"))
     record = {"result": asdict(result), **settings, "environment": _environment()}
-    path.write_text(json.dumps(record, indent=1) + "\n")  # last: where it is, the run is whole
+    write(path, json.dumps(record, indent=1) + "\n")  # last: where it is, the run is whole
     return path
 
 
@@ -68,7 +69,7 @@ def ship(folder: Path, rule: Rule = "q-delta", seed: int = 0, destination: Path 
     text = prose_excerpt(held_out, TRACE_LENGTH)
     tokens = to_tokens(text)
     save_weights(model, destination / MODEL.name)
-    (destination / TEXT.name).write_bytes(text)
+    write(destination / TEXT.name, text)
     metadata = {"source": f"trained {rule}", "seed": str(seed), "text": text.decode(), "command": f"{COMMAND} ship"}
     for number, inputs in enumerate(model.capture(tokens[None], metadata)):
         save_trace(inputs, destination / f"trained_layer{number}.safetensors")
@@ -86,9 +87,9 @@ def ship(folder: Path, rule: Rule = "q-delta", seed: int = 0, destination: Path 
             "text_bits_per_byte": evaluate(model, tokens),
         },
     }
-    (destination / RESULTS.name).write_text(json.dumps(results, indent=1) + "\n")
+    write(destination / RESULTS.name, json.dumps(results, indent=1) + "\n")
     note = destination / "README.md"
-    note.write_text(with_table(note.read_text(), results_table(results["runs"])))
+    write(note, with_table(note.read_text(encoding="utf-8"), results_table(results["runs"])))
 
 
 def results_table(runs: Sequence[Mapping[str, Any]]) -> str:

@@ -106,7 +106,7 @@ def _written(inputs: QDeltaInputs) -> tuple[Float[Tensor, "B T H"], Float[Tensor
 
 def _in_the_plane(inputs: QDeltaInputs) -> Transition:
     """Turn each q and k into the plane of the first two axes: heads that share them need not look at all K again."""
-    q, k = inputs.q, inputs.k
+    q, k = inputs.q.to(inputs.g.dtype), inputs.k.to(inputs.g.dtype)  # as the recurrence has them
     if inputs.K > 2:
         size = k.norm(dim=-1, keepdim=True)
         along = (q * k).sum(-1, keepdim=True) / torch.where(size > 0, size, 1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..checks import require_room
 from .measures import Measure
 from .sources import Source
 
@@ -19,7 +19,6 @@ RESERVED = ("status", "error")  # what every result has beside the numbers
 # Memories that one call of a measure is given at most: more of them cost hardly less each, and keep who stops waiting.
 TOGETHER = 128
 _POINT_BYTES = 100  # a mark, an error, about five numbers, and once more for the copy that is returned
-_LARGEST = 10**9
 
 
 @dataclass(frozen=True)
@@ -111,28 +110,11 @@ class Plan:
         return places, old
 
 
-def require_room(sizes: Mapping[str, int]) -> None:
-    """Raise ValueError for a grid of so many values on each axis whose results do not fit into this machine's memory.
-
-    However much there is, more than a thousand million points are refused.
-    """
+def require_grid(sizes: Mapping[str, int]) -> None:
+    """Raise ValueError for a grid of so many values on each axis whose results do not fit into this machine's memory."""
+    axes = " x ".join(f"{name} {size:,}" for name, size in sizes.items())
     points = math.prod(sizes.values())
-    memory = _memory()
-    most = min(_LARGEST, memory // _POINT_BYTES)
-    if points > most:
-        axes = " x ".join(f"{name} {size:,}" for name, size in sizes.items())
-        raise ValueError(
-            f"grid has {points:,} points ({axes}), whose results take about {points * _POINT_BYTES / 2**30:,.0f} GiB; "
-            f"expected at most {most:,} points on this machine of {memory / 2**30:,.0f} GiB."
-        )
-
-
-def _memory() -> int:
-    """This machine's memory in bytes; 16 GiB where it does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # as on Windows
-        return 16 << 30
+    require_room(f"a grid of {points:,} points ({axes})", _POINT_BYTES * points)
 
 
 def name_of(function: Any) -> str:

@@ -15,10 +15,11 @@ import xarray as xr
 from joblib.parallel import get_active_backend
 from tqdm.auto import tqdm
 
+from ..checks import require_jobs
 from ..threads import one_thread
 from .computing import TASK_SECONDS, Found, Task, compute, most_rows, task_of
 from .measures import MEASURES, Measure
-from .points import GATES, RESERVED, Plan, require_room
+from .points import GATES, RESERVED, Plan, require_grid
 from .sources import SOURCES, Source, cone
 from .store import MISSING, Results
 
@@ -66,6 +67,8 @@ def run(
     `with joblib.parallel_config(backend="loky")` they are processes, and with backend="dask", or "ray", those of a
     cluster: the same code. Only this process writes. An interrupt keeps what is done.
     """
+    if n_jobs is not None:
+        require_jobs(n_jobs)
     plan = _plan(measure, grid, make, batched)
     with Results(plan, path) as results, one_thread():
         if retry_failed:
@@ -180,7 +183,7 @@ class _Tasks:
 
 def _plan(measure: str | Measure, grid: Mapping[str, Any], make: str | Source, batched: bool | None) -> Plan:
     named = _named("measure", measure, MEASURES)
-    require_room({name: len(values) for name, values in grid.items() if isinstance(values, Sized)})
+    require_grid({name: len(values) for name, values in grid.items() if isinstance(values, Sized)})
     axes = {}
     for name, values in grid.items():
         array = np.asarray(values)

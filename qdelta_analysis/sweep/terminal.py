@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import xarray as xr
 
+from ..checks import require_room
 from .measures import MEASURES
 from .store import DONE, FAILED
 
@@ -20,6 +21,7 @@ from .store import DONE, FAILED
 def grid_of(given: Mapping[str, str | None], more: Sequence[str]) -> dict[str, list[Any]]:
     """Return the axes from their options, and from NAME=VALUES."""
     texts = {name: text for name, text in given.items() if text is not None}
+    numbers = set(texts)
     for pair in more:
         name, equals, text = pair.partition("=")
         if not name or not equals:
@@ -27,26 +29,37 @@ def grid_of(given: Mapping[str, str | None], more: Sequence[str]) -> dict[str, l
         if name in texts:
             raise ValueError(f"--axis gives {name} again; expected every axis once.")
         texts[name] = text
-    return {name: values_of(name, text) for name, text in texts.items()}
+    return {name: values_of(name, text, words=name not in numbers) for name, text in texts.items()}
 
 
-def values_of(name: str, text: str) -> list[Any]:
-    """Read "0,0.5,1", or "0:1:11" for 11 evenly spaced values from 0 to 1, or both: "0:1:3,2". Words stay words."""
+def values_of(name: str, text: str, words: bool = True) -> list[Any]:
+    """Read "0,0.5,1", or "0:1:11" for 11 evenly spaced values from 0 to 1, or both: "0:1:3,2".
+
+    Words stay words, where they are allowed. Raises ValueError for anything else, or more values than memory holds.
+    """
     values: list[Any] = []
     for part in text.split(","):
         ends = part.split(":")
         try:
-            if len(ends) == 3 and int(ends[2]) >= 2:
-                spaced = np.linspace(float(ends[0]), float(ends[1]), int(ends[2]))
-                whole = not any(mark in ends[0] + ends[1] for mark in ".eE") and (spaced == spaced.round()).all()
-                values += (spaced.astype(int) if whole else spaced).tolist()
-                continue
+            given = _spaced(ends) if len(ends) == 3 else None
         except ValueError:
-            ends = [""] * 3
-        if len(ends) != 1 or not part:
+            given = None
+        if given is not None:
+            require_room(f"{given[2]} values of {name}", 100 * given[2])
+            spaced = np.linspace(*given)
+            whole = not any(mark in ends[0] + ends[1] for mark in ".eE") and (spaced == spaced.round()).all()
+            values += [int(x) for x in spaced] if whole else spaced.tolist()
+            continue
+        value = _value(part)
+        if len(ends) != 1 or not part or (isinstance(value, str) and not words):
             raise ValueError(f"{name} is {text!r}; expected values such as 0,0.5,1 or FIRST:LAST:HOW-MANY.")
-        values.append(_value(part))
+        values.append(value)
     return values
+
+
+def _spaced(ends: Sequence[str]) -> tuple[float, float, int] | None:
+    first, last, many = float(ends[0]), float(ends[1]), int(ends[2])
+    return (first, last, many) if many >= 2 and np.isfinite([first, last]).all() else None
 
 
 def measure_of(name: str) -> str | Callable:
@@ -58,8 +71,10 @@ def measure_of(name: str) -> str | Callable:
         sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"measure is {name!r}; expected MODULE:FUNCTION that can be imported: {error}.") from error
+    except Exception as error:  # whatever the module does when it is imported
+        raise ValueError(
+            f"measure is {name!r}; expected MODULE:FUNCTION that can be imported: {type(error).__name__}: {error}."
+        ) from error
 
 
 @contextmanager

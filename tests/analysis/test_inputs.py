@@ -84,6 +84,67 @@ def test_chosen_heads_compute_what_they_computed_among_all(heads):
     assert relative_error(qdelta_rule(**x.heads(heads).arguments())[0], o[:, :, chosen]) <= 1e-14
 
 
+def test_heads_are_chosen_as_python_chooses():
+    x = inputs(T=5, H=2, HV=4)
+    for chosen, expected in [
+        (-1, [3]),
+        (np.int64(2), [2]),
+        (np.array([1, 1, 0]), [1, 1, 0]),
+        (torch.tensor([2]), [2]),
+        ((0, -4), [0, 0]),
+        (range(4), [0, 1, 2, 3]),
+        (slice(None, None, -2), [3, 1]),
+        (slice(2, 99), [2, 3]),
+    ]:
+        found = x.heads(chosen)
+        assert torch.equal(found.v, x.v[:, :, expected])
+        assert torch.equal(found.k, x.k[:, :, [h // 2 for h in expected]])
+        assert torch.equal(found.initial_state, x.initial_state[:, expected])
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [4, -5, 7, True, 1.0, "1", None, [], [0, 4], [0.5], [True], "01", slice(9, 12), slice(0, 2.5), np.nan, [[0]]],
+)
+def test_heads_that_are_not_there(chosen, as_users_call):
+    with pytest.raises(ValueError, match=r"^heads is .*; expected .*\.$") as found:
+        inputs(T=5, H=2, HV=4).heads(chosen)
+    assert "\n" not in str(found.value)
+
+
+def test_no_tokens_are_a_choice_too():
+    x = inputs(T=6)
+    _, state = qdelta_rule(**x.arguments(), output_final_state=True)
+    assert (x.tokens(0, 0).T, x.tokens(6).T, x.tokens(-6).T, x.tokens(-2, -1).T) == (0, 0, 6, 1)
+    assert relative_error(x.tokens(6).initial_state, state) <= 1e-12
+    assert torch.equal(x.tokens(np.int64(0), np.int64(4)).q, x.q[:, :4])
+
+
+@pytest.mark.parametrize(
+    "stretch", [(7,), (99,), (-7,), (0, 7), (0, -7), (4, 2), (-1, 2), (True,), (1.0,), ("1",), (0, 2.5), (None,)]
+)
+def test_tokens_that_are_not_there(stretch, as_users_call):
+    with pytest.raises(ValueError, match=r"^(start|stop) is .*; expected .*\.$"):
+        inputs(T=6).tokens(*stretch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_follows_from_the_gates_is_as_precise_as_they_are(dtype):
+    x = inputs(T=300, H=2, HV=4)
+    x = QDeltaInputs(*(y.to(dtype) for y in (x.q, x.k, x.v)), *(y.float() for y in (x.g, x.beta, x.lam)))
+    exact, t = x.to(torch.float64).transition(), x.transition()
+    for name in ("operator_norm", "spectral_radius", "singular_values", "matrix"):
+        value, reference = getattr(t, name)(), getattr(exact, name)()
+        assert value.dtype == torch.float32
+        assert relative_error(value, reference) <= 1e-6
+    compensated = x.with_norm_compensation().to(torch.float64).transition().operator_norm()
+    torch.testing.assert_close(compensated, x.g.double().exp(), rtol=1e-6, atol=0)
+    near = x.with_alpha(torch.tensor(1 - 1e-12, dtype=torch.float64))
+    assert torch.allclose(near.g.double(), torch.tensor(-1e-12).double(), rtol=1e-4)
+    for name, value in {"alpha": x.alpha, "beta": x.with_beta(0.3).beta, "lam": x.with_lam(0.3).lam}.items():
+        assert value.dtype == torch.float32, name
+
+
 def test_chosen_tokens_continue_from_the_memory_before_them():
     x = inputs(T=50)
     o, state = qdelta_rule(**x.arguments(), output_final_state=True)
@@ -101,6 +162,21 @@ def test_a_file_brings_everything_back(tmp_path):
     assert same(x, again)
     assert again.metadata == {"source": "test"}
     assert [p.name for p in tmp_path.iterdir()] == ["x.safetensors"]
+
+
+def test_what_is_wrong_in_a_file_is_said_with_its_name(tmp_path):
+    path, x = tmp_path / "x.safetensors", inputs(T=3)
+    metadata = {"format": "qdelta-inputs", "format_version": "1"}
+    for name, value, kind, sentence in [
+        ("beta", x.beta + 2, ValueError, r"beta has values in \[.*\]; expected values in \[0, 2\]"),
+        ("g", x.g.log(), ValueError, "g holds nan"),
+        ("q", x.q.to(torch.complex64), TypeError, "q has dtype torch.complex64; expected"),
+        ("v", x.v.to(torch.float8_e5m2), TypeError, "v has dtype torch.float8_e5m2; expected"),
+        ("lam", x.lam[:, :2], ValueError, r"lam has shape \[1, 2, 2\]; expected"),
+    ]:
+        save_file({**{n: y.contiguous() for n, y in x.arguments().items()}, name: value.contiguous()}, path, metadata)
+        with pytest.raises(kind, match=f"x.safetensors: {sentence}"):
+            QDeltaInputs.load(path)
 
 
 def test_what_is_no_file_of_inputs(tmp_path):
@@ -178,13 +254,21 @@ def test_along_the_cycle_the_error_contracts_perfectly_and_the_memory_grows(lam)
     ("name", "options", "sentence"),
     [
         ("cone", {"cos": 1.5}, "cos is 1.5; expected a number from -1 to 1"),
-        ("cone", {"K": 1}, "K is 1; expected a number from 2 to inf"),
-        ("isotropic", {"T": 0}, "T is 0; expected a number from 1 to inf"),
+        ("cone", {"K": 1}, "K is 1; expected a whole number of at least 2"),
+        ("isotropic", {"T": 0}, "T is 0; expected a whole number of at least 1"),
         ("isotropic", {"alpha": 0.0}, "alpha is 0.0; expected a number from"),
         ("isotropic", {"beta": 3.0}, r"beta has values in \[3, 3\]"),
         ("repeated keys", {"distinct": 0}, "distinct is 0"),
+        ("isotropic", {"V": 2.5}, "V is 2.5; expected a whole number of at least 1"),
+        ("two-token cycle", {"H": True}, "H is True; expected a whole number of at least 1"),
+        ("two-token cycle", {"lam": 3}, "lam is 3; expected a number from 0 to 2"),
+        ("cone", {"seed": 2**64}, "seed is 18446744073709551616; expected a whole number from"),
+        ("cone", {"T": 10**400}, "T, K, V, H = 10*, 32, 32, 1 would take about"),
+        ("isotropic", {"T": 10**6, "H": 10**6}, r"would take about [\d,]+ GB; expected at most the \d+ GB of memory"),
+        ("isotropic", {"K": 10**14}, "would take about"),
+        ("repeated keys", {"distinct": 10**15}, "1000000000000000 keys of width 32 would take about"),
     ],
 )
-def test_bad_settings(name, options, sentence):
+def test_bad_settings(name, options, sentence, as_users_call):
     with pytest.raises(ValueError, match=sentence):
         GENERATORS[name](**options)

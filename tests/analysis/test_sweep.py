@@ -297,11 +297,11 @@ BAD = {
     ),
     "more than fits": (
         lambda: sweep.run("memory", {"lam": np.linspace(0, 1, 100_000), "beta": np.linspace(0, 1, 100_000)}),
-        r"grid has 10,000,000,000 points \(lam 100,000 x beta 100,000\), whose results take about 931 GiB; expected at",
+        r"a grid of 10,000,000,000 points \(lam 100,000 x beta 100,000\) would take about 1,000 GB; expected at most",
     ),
     "an axis that does not fit": (
         lambda: sweep.run("memory", {"seed": range(10**12)}),
-        r"grid has 1,000,000,000,000 points \(seed 1,000,000,000,000\), whose results take about",
+        r"a grid of 1,000,000,000,000 points \(seed 1,000,000,000,000\) would take about",
     ),
     "reserved": (lambda: sweep.run("memory", {"error": [1]}, lambda error: None), "grid has an axis error; expected"),
 }

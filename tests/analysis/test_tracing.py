@@ -1,5 +1,7 @@
 """A trace against the token loop, and against dense linear algebra."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -115,6 +117,9 @@ def test_bad_input(as_users_call):
     inputs = generators.isotropic(T=10)
     with pytest.raises(ValueError, match=r"snapshots is \[10\]; expected tokens from 0 to T - 1 = 9"):
         trace(inputs, snapshots=[10])
+    for wrong in ([-1], [1.5], [True], ["1"], 2.0, True, None):
+        with pytest.raises((ValueError, TypeError), match=r"^snapshots is .*; expected"):
+            trace(inputs, snapshots=wrong)
     with pytest.raises(ValueError, match="snapshots is -1"):
         trace(inputs, snapshots=-1)
     with pytest.raises(ValueError, match="backend is 'reference'; expected 'auto', 'torch' or 'triton'"):
@@ -131,3 +136,49 @@ def test_tokens_in_half_precision_are_traced_in_float32(dtype):
     for name in MEANINGS:
         assert dataset[name].dtype == np.float32
         np.testing.assert_allclose(dataset[name], exact[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_as_many_snapshots_as_tokens_are_all_of_them():
+    inputs = generators.isotropic(T=10, K=4, V=3)
+    for many in (10, np.int64(11), 10**11):
+        assert trace(inputs, snapshots=many).snapshot.values.tolist() == list(range(10))
+    long = generators.isotropic(T=5000, K=1000, V=1000, H=2)
+    with pytest.raises(ValueError, match="5000 snapshots of 1 x 2 memories would take about 120 GB; expected at most"):
+        trace(long, snapshots=10**11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [20, 1e3, 1e20])
+def test_a_memory_that_leaves_its_range_is_followed_as_far_as_it_goes(dtype, size):
+    """Against the sequential loop in float64: finite where it is, inf or NaN beyond, and it says from where on."""
+    x = tokens(T=150, H=1, HV=2, K=4, V=3, seed=5)
+    ones = torch.ones_like(x.beta)
+    long = [size * x.q, size * x.k, x.v, 0 * ones, ones, ones * torch.tensor([1.0, 0.0]).double()]
+    inputs = QDeltaInputs(*(y.to(dtype) for y in long))
+    found = trace(inputs, snapshots=range(150))
+    with np.errstate(over="ignore", invalid="ignore"):
+        loop = token_loop(inputs.to(torch.float64))
+    most = {torch.float32: 3e38, torch.float64: 1e140}[dtype]
+    norm = loop["state_norm"]
+    within = np.isfinite(norm) & (np.abs(norm) < most)
+    within &= np.logical_and.accumulate(within, axis=1)
+    assert 2 <= within.sum() < within.size
+    for name in ("state_norm", "error_before", "key_retrieval", "query_prediction"):
+        scale = np.maximum.accumulate(norm, axis=1)[within] * size
+        assert np.max(np.abs(found[name].values[within] - loop[name][within]) / scale) <= 1e-5, name
+    assert not np.isfinite(found.state_norm.values[norm > 1e305]).any()
+    finite = np.isfinite(found.state.values).all((-1, -2))
+    assert (np.isfinite(found.singular_values.values).all(-1) == finite).all()
+    assert (np.isfinite(found.effective_rank.values) == finite).all()
+    assert re.match(
+        rf"from token \d+ on \(sequence 0, head 0\) the memory leaves the range of {str(dtype)[6:]};", found.overflow
+    )
+
+
+def test_a_memory_whose_square_alone_leaves_the_range_is_whole():
+    x = generators.isotropic(T=200, K=4, V=3)
+    large = QDeltaInputs(x.q, x.k, x.v * 1e25, x.g, x.beta, x.lam)
+    found, expected = trace(large), trace(x)
+    assert "overflow" not in found.attrs
+    np.testing.assert_allclose(found.state_norm, expected.state_norm * 1e25, rtol=1e-4)
+    np.testing.assert_allclose(found.cosine, expected.cosine, atol=1e-4)

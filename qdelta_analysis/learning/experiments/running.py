@@ -18,6 +18,7 @@ import joblib
 import torch
 from tqdm import tqdm
 
+from qdelta_analysis.checks import require_jobs
 from qdelta_analysis.files import replacing
 from qdelta_analysis.threads import one_thread
 from qdelta_kernels.gpu import HAS_TRITON
@@ -53,6 +54,7 @@ def run_experiment(
     Raises FloatingPointError where a loss stops being finite, at any of the learning rates.
     Raises ValueError for a result or a checkpoint in the folder that has other settings or is damaged.
     """
+    require_jobs(jobs)
     trainings = plan.trainings
     work = [(task, v, seed, how) for seed in seeds for task in plan.tasks for v in plan.models for how in trainings]
     place = Path(folder) / plan.name
