@@ -6,9 +6,12 @@ from importlib.metadata import version
 from math import isfinite
 from os import environ
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+from .extras import MissingExtraError
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,7 +19,19 @@ if TYPE_CHECKING:
     from .guarantees import Report
     from .inputs import QDeltaInputs
 
+
+class _Commands(TyperGroup):
+    """The commands: what any of them lacks is one sentence, like other bad input."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except MissingExtraError as error:
+            _refuse(error)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -52,7 +67,7 @@ def lab(
 
     try:
         raise typer.Exit(launch(open_browser=browser, port=port))
-    except (FileNotFoundError, ModuleNotFoundError) as error:
+    except (OSError, ValueError) as error:
         _refuse(error)
 
 
@@ -220,7 +235,7 @@ def experiment(
             return
         text = summary_text(summary(results(paths)))
         written = [] if output is None else write_results(paths, output)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError) as error:
         _refuse(error)
     except FloatingPointError as error:
         typer.echo(f"qdelta: {error}", err=True)

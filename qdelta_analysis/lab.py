@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from .extras import missing
+
 __all__ = ["command", "environment", "launch", "notebook_folder", "running_as_root"]
 
 # JupyterLab's defaults for this run; what users set in their own settings still wins.
@@ -97,7 +99,7 @@ def launch(notebook: str = "00_explorer.ipynb", open_browser: bool = True, port:
         found = ", ".join(sorted(path.name for path in folder.glob("*.ipynb"))) or "no notebook at all"
         raise FileNotFoundError(f"notebook must name a file in {folder}, got {notebook!r}; there is {found}.")
     if importlib.util.find_spec("jupyterlab") is None:
-        raise ModuleNotFoundError("JupyterLab is not installed here; install it with: pip install 'qdelta[lab]'")
+        raise missing("JupyterLab", "lab")
     line = command(folder, notebook, port=port, open_browser=open_browser, allow_root=running_as_root())
     with environment() as variables:
         process = subprocess.Popen(line, env=variables)

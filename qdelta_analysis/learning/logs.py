@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from ..extras import from_extra
+
 STEPS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds")
 WATCHED = ("step", "layer", "name", "value")
 
@@ -15,7 +17,7 @@ WATCHED = ("step", "layer", "name", "value")
 class Logs:
     """A folder with steps.csv (a row per logged step), watched.csv (a row per number) and TensorBoard's event files.
 
-    Opened again at an earlier step, rows from that step on are dropped first. Raises ModuleNotFoundError where
+    Opened again at an earlier step, rows from that step on are dropped first. Raises MissingExtraError where
     TensorBoard is asked for and not installed.
     """
 
@@ -23,12 +25,8 @@ class Logs:
         folder.mkdir(parents=True, exist_ok=True)
         self._board = None
         if tensorboard:
-            try:
+            with from_extra("training", ", or tensorboard=False (--no-tensorboard)"):
                 from torch.utils.tensorboard import SummaryWriter
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    "TensorBoard is missing; expected `pip install 'qdelta[training]'` first, or tensorboard=False."
-                ) from error
             self._board = SummaryWriter(str(folder), purge_step=step)
         self._files: list[IO[str]] = []
         self._steps = self._open(folder / "steps.csv", STEPS, step)

@@ -1,5 +1,10 @@
 """Data in, plotly figure out; nothing here computes or shows."""
 
+from ..extras import from_extra
+
+with from_extra("lab"):
+    import plotly  # noqa: F401 (every module here needs it)
+
 from .evolution import evolution_figure, evolution_ranges, evolution_traces, strip_figure
 from .kernels import (
     chunk_figure,

@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import xarray as xr
 
+from ..extras import from_extra
 from .measures import MEASURES
 from .store import DONE, FAILED
 
@@ -68,10 +69,8 @@ def workers(scheduler: str | None) -> Iterator[None]:
     if scheduler is None:
         yield
         return
-    try:
+    with from_extra("cluster"):
         from distributed import Client
-    except ImportError:
-        raise ValueError("--scheduler needs Dask; expected `pip install 'qdelta[cluster]'` first.") from None
     with Client(scheduler, timeout="10s") as client, joblib.parallel_config(backend="dask", client=client):
         yield
 
