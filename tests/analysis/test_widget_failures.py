@@ -12,10 +12,10 @@ from qdelta_analysis.widgets import (
     SweepExplorer,
     evolution,
     explorer,
+    exporting,
     stability,
     sweeps,
 )
-from qdelta_analysis.widgets import exporting as exporting_module
 
 
 def tree(widget: W.Widget):
@@ -31,8 +31,9 @@ def tree(widget: W.Widget):
 
 
 def said(widget: W.Widget) -> str:
-    """All words that can be seen."""
-    return " ".join(part.value for part, seen in tree(widget) if seen and isinstance(part, W.HTML))
+    """All words that can be seen, but what the export button says."""
+    rows = {id(part.children[-1]) for part, _ in tree(widget) if isinstance(part, exporting.ExportRow)}
+    return " ".join(x.value for x, seen in tree(widget) if seen and isinstance(x, W.HTML) and id(x) not in rows)
 
 
 def seen(widget: W.Widget, part: W.Widget) -> bool:
@@ -41,7 +42,7 @@ def seen(widget: W.Widget, part: W.Widget) -> bool:
 
 def export_of(widget: W.Widget) -> str:
     """Press the button; returns what its row says then."""
-    (row,) = (part for part, _ in tree(widget) if isinstance(part, exporting_module.ExportRow))
+    (row,) = (part for part, _ in tree(widget) if isinstance(part, exporting.ExportRow))
     row.children[0].click()
     return row.children[-1].value
 
@@ -50,7 +51,7 @@ def export_of(widget: W.Widget) -> str:
 def exported(monkeypatch) -> list:
     """What the buttons export, which needs no browser here."""
     written = []
-    monkeypatch.setattr(exporting_module, "export", lambda figure, *a, **more: written.append((figure, more)) or ())
+    monkeypatch.setattr(exporting, "export", lambda figure, *a, **more: written.append((figure, more)) or ())
     return written
 
 
@@ -81,7 +82,7 @@ def test_slides_whose_function_raises(error, exported):
         slides.sliders[name].value = bad
         assert (str(error).strip("'") or type(error).__name__) in said(slides).replace("&#x27;", "")
         assert not seen(slides, slides.figure)
-        assert "nothing is shown that could be exported" in export_of(slides)
+        assert "nothing was exported, since nothing is shown" in export_of(slides)
         assert exported == []
         slides.sliders[name].value = good
         assert seen(slides, slides.figure)
@@ -93,7 +94,7 @@ def test_slides_whose_function_raises(error, exported):
     assert more["parameters"] == {"level": 1.0, "switch": False}
 
 
-def test_slides_of_what_is_no_figure():
+def test_slides_of_what_is_no_figure(as_users_call):
     with pytest.raises(TypeError, match="figure is NoneType; expected a figure of plotly"):
         Slides(lambda level: None, level=(0, 1, 0.5, 0))
     slides = Slides(lambda level: go.Figure() if level == 0 else 3, level=(0, 1, 0.5, 0))
@@ -116,7 +117,7 @@ def test_an_interrupted_view_is_not_shown():
 
 
 def test_parameters_that_cannot_be_written_down_are_said():
-    row = exporting_module.ExportRow("x", go.Figure, lambda: {"a": object()})
+    row = exporting.ExportRow("x", go.Figure, lambda: {"a": object()})
     assert "object" in export_of(row)
 
 
@@ -139,10 +140,15 @@ def move(control, value) -> None:
     setattr(control, name, value)
 
 
+@pytest.fixture(scope="module")
+def one_explorer() -> Explorer:
+    return Explorer()
+
+
 @pytest.mark.parametrize("case", EXPLORER)
-def test_an_explorer_that_cannot_compute(case, monkeypatch, exported):
+def test_an_explorer_that_cannot_compute(case, one_explorer, monkeypatch, exported):
     module, name, control, value = EXPLORER[case]
-    widget = Explorer()
+    widget = one_explorer
     function, state = raiser(ArithmeticError("no such luck"), getattr(module, name))
     monkeypatch.setattr(module, name, function)
     move(control(widget), value)
@@ -166,10 +172,11 @@ def test_an_explorer_that_cannot_compute(case, monkeypatch, exported):
     export_of(widget)
     ((_, more),) = exported
     assert more["parameters"]["token"] == 5
+    widget._tabs.selected_index = 0
 
 
-def test_the_stability_maps_quantity_fails_and_comes_back(monkeypatch):
-    widget = Explorer()
+def test_the_stability_maps_quantity_fails_and_comes_back(one_explorer, monkeypatch):
+    widget = one_explorer
     widget._tabs.selected_index = 1
     function, state = raiser(ArithmeticError("no map"), stability.stability_map)
     monkeypatch.setattr(stability, "stability_map", function)
@@ -177,26 +184,31 @@ def test_the_stability_maps_quantity_fails_and_comes_back(monkeypatch):
     assert "no map" in said(widget)
     assert not seen(widget, widget._stability.maps)
     state["broken"] = False
-    widget._sliders["lam"].value = 0.5
+    widget._sliders["lam"].value = 0.6
     assert seen(widget, widget._stability.maps)
     shown, still = widget._stability.maps.figure, widget.figure()
     assert shown.layout.coloraxis == still.layout.coloraxis  # of the mean square, as the buttons say
 
 
 EVOLUTION = {
-    "view": (evolution, "view", lambda w: w._sliders[0], 0.3),
+    "view": (evolution, "view", lambda w: w._sliders[0], 0.2),
     "measured": (evolution, "evolve", lambda w: w._sliders[0], 0.3),
     "drawn": (evolution, "evolution_traces", lambda w: w._sliders[1], 0.3),
     "whole": (evolution, "evolution_figure", lambda w: w._columns, "rules"),
-    "legend": (evolution, "legend_html", lambda w: w._columns, "rules"),
+    "legend": (evolution, "legend_html", lambda w: w._columns, "lam"),
     "numbers": (evolution, "effective_rank", lambda w: w.scrubber, 3),
 }
 
 
+@pytest.fixture(scope="module")
+def memories() -> MemoryEvolution:
+    return MemoryEvolution(generators.random_gates(T=20, K=4, V=3), lam=[0.0, 1.0])
+
+
 @pytest.mark.parametrize("case", EVOLUTION)
-def test_memories_that_cannot_be_computed(case, monkeypatch, exported):
+def test_memories_that_cannot_be_computed(case, memories, monkeypatch, exported):
     module, name, control, value = EVOLUTION[case]
-    widget = MemoryEvolution(generators.random_gates(T=40, K=4, V=3), lam=[0.0, 1.0])
+    widget = memories
     function, state = raiser(ArithmeticError("no such luck"), getattr(module, name))
     monkeypatch.setattr(module, name, function)
     move(control(widget), value)
@@ -206,7 +218,7 @@ def test_memories_that_cannot_be_computed(case, monkeypatch, exported):
     assert "no such luck" in export_of(widget)
     assert exported == []
     state["broken"] = False
-    widget.scrubber.token = 5
+    widget.scrubber.token = (widget.scrubber.token + 1) % 20
     assert all(seen(widget, picture) for picture in pictures)
     assert "no such luck" not in said(widget)
     names = [memory["name"] for memory in widget.scrubber.recording["memories"]]
@@ -226,7 +238,9 @@ def test_memories_out_of_range_are_not_exported(exported):
     assert "lam has values in [2.25, 2.25]" in export_of(widget)
     widget._sliders[0].value = 1.0
     assert seen(widget, widget.scrubber)
-    assert exported == [] and export_of(widget) and len(exported) == 1
+    assert exported == []
+    export_of(widget)
+    assert len(exported) == 1
 
 
 def test_a_sweep_that_the_controls_do_not_say_is_not_shown(monkeypatch, exported):
