@@ -118,6 +118,28 @@ LACKING = [
 ]  # fmt: skip
 
 
+EVERY = """
+import importlib, sys
+from qdelta_analysis.extras import MissingExtraError
+for name in {modules}:
+    try:
+        importlib.import_module(name)
+    except MissingExtraError as error:
+        print(error.name)
+"""
+
+
+def test_every_module_can_be_imported_or_names_its_extra(built, bare, tmp_path):
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = [
+            name.removesuffix(".py").removesuffix("/__init__") for name in wheel.namelist() if name.endswith(".py")
+        ]
+    # Triton's own modules are imported by a call that has asked for Triton before.
+    modules = [name.replace("/", ".") for name in names if not name.startswith("qdelta_kernels/triton/")]
+    said = python(bare, EVERY.format(modules=modules), tmp_path).split()
+    assert set(said) == {"plotly", "anywidget", "tokenizers"}
+
+
 def test_what_an_extra_brings_is_one_sentence_without_it(bare, tmp_path):
     code = "from qdelta_analysis.extras import MissingExtraError\n"
     for statement, _, _ in LACKING:

@@ -50,11 +50,13 @@ def released(kind: str, end) -> None:
     made = MADE[kind]()
     mine = [weakref.ref(models[name]) for name in set(models) - before]
     assert weakref.ref(made) in mine
+    folder = getattr(made, "_folder", None)  # of a sweep that was given none
     end(made)
     assert set(models) <= before
     del made
     gc.collect()
     assert [ref() for ref in mine if ref() is not None] == []
+    assert folder is None or not folder.exists()
 
 
 @pytest.mark.parametrize("end", ENDED)
