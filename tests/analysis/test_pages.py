@@ -34,7 +34,7 @@ def test_every_figure_is_on_the_page_and_the_library_once(notebook):
     assert page.count(LIBRARY) == 1
     assert page.index(LIBRARY) < page.index(names[0])
     assert "</script><b>" not in page
-    assert not re.search(r"cdn\.plot\.ly|cdn[^\"]*plotly", page)
+    assert not re.search(r"<script[^>]* src=[^>]*plot", page)
 
 
 def test_jupyterlab_gets_what_it_draws_as_before(notebook):
