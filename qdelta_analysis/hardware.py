@@ -18,9 +18,8 @@ import xarray as xr
 from qdelta_kernels.gpu import HAS_TRITON
 from qdelta_kernels.triton.launch import table
 
-from .data import FOLDER
-
-RECORDED = FOLDER / "kernels.json"  # in a checkout a link to what `make bench` writes; an installed package has a copy
+# In a checkout a link to what `make bench` writes; an installed package has a copy.
+RECORDED = Path(__file__).with_name("recorded_kernels.json")
 _SHAPE = re.compile(r"(?P<B>\d+) x (?P<T>\d+), H (?P<H>\d+), K (?P<K>\d+), V (?P<V>\d+): (?P<what>.+)")
 _PASSES = ("forward", "forward + backward")
 
