@@ -21,7 +21,7 @@ def require_gpu_and_peers(*modules: str) -> None:
     if not torch.cuda.is_available():
         raise Unavailable("it needs a CUDA device, and this machine has none")
     if not all(map(find_spec, modules)):
-        raise Unavailable("it needs flash-linear-attention: pip install 'qdelta[gpu-peers]'")
+        raise Unavailable("it needs flash-linear-attention: pip install '.[gpu-peers]'")
 
 
 def lift_guard() -> None:

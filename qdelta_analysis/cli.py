@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from .extras import MissingExtraError
+
 if TYPE_CHECKING:
     import xarray as xr
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class _Commands(TyperGroup):
-    """Prints on any terminal, and to a file or a pipe that takes no more."""
+    """Prints on any terminal, and to a file or a pipe that takes no more; what a command lacks is one sentence."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command line."""
@@ -37,7 +39,10 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; all errors of its own files end inside it."""
         with _printing():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except MissingExtraError as error:
+                _refuse(error)
 
 
 app = typer.Typer(
@@ -77,7 +82,7 @@ def lab(
 
     try:
         raise typer.Exit(launch(open_browser=browser, port=port))
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except (OSError, ValueError) as error:
         _refuse(error)
 
 
@@ -258,7 +263,7 @@ def experiment(
             return
         text = summary_text(summary(results(paths)))
         written = [] if output is None else write_results(paths, output)
-    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
+    except (ValueError, TypeError, OSError) as error:
         _refuse(error)
     except FloatingPointError as error:
         typer.echo(f"qdelta: {error}", err=True)

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
+from .extras import from_extra
 from .files import replacing
 from .plots.printing import for_print
 from .plots.theme import FONT
 from .provenance import provenance
 from .rendering import FORMATS, PNG_PIXELS_PER_INCH, Format, draw
+
+with from_extra("lab"):
+    import plotly.graph_objects as go
 
 # Widths in inches.
 VENUES = {"icml-column": 3.25, "icml-page": 6.75, "neurips": 5.5, "iclr": 5.5}
@@ -102,7 +105,8 @@ def _formats(formats: Sequence[Format]) -> tuple[Format, ...]:
 
 def _check_fonts(pdf: bytes) -> list[str]:
     """Return the fonts of a PDF; refuse those that venues refuse, and warn where the theme's is not among them."""
-    from pypdf import PdfReader
+    with from_extra("lab"):
+        from pypdf import PdfReader
 
     fonts: dict[str, str] = {}
     for page in PdfReader(io.BytesIO(pdf)).pages:
@@ -131,7 +135,8 @@ def _check_fonts(pdf: bytes) -> list[str]:
 
 def _finished_pdf(pdf: bytes, note: str, size: tuple[float, float]) -> bytes:
     """Add the note; leave out dates, so that the same figure gives the same bytes."""
-    from pypdf import PdfReader, PdfWriter
+    with from_extra("lab"):
+        from pypdf import PdfReader, PdfWriter
 
     writer = PdfWriter()
     writer.append(PdfReader(io.BytesIO(pdf)), import_outline=False)
@@ -164,7 +169,8 @@ def _finished_png(png: bytes, note: str, size: tuple[float, float]) -> bytes:
     Lines and text get a palette, which makes the file half as large: all that changes is tones of smoothed edges, by
     less than is seen. Heat maps have more colours than a palette holds, and keep them.
     """
-    from PIL import Image, PngImagePlugin
+    with from_extra("lab"):
+        from PIL import Image, PngImagePlugin
 
     info = PngImagePlugin.PngInfo()
     info.add_itxt("Description", note)

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
-
 from .export import export
+from .extras import from_extra
 from .files import replacing
 from .provenance import differences, provenance
+
+with from_extra("lab"):
+    import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,22 @@
 """Start JupyterLab at one of the project's notebooks: on loopback, with a token, offline."""
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 from .checks import require_count
+from .extras import missing
 
 __all__ = ["command", "environment", "launch", "notebook_folder", "running_as_root"]
 
@@ -90,31 +95,96 @@ def environment() -> Iterator[dict[str, str]]:
 
 
 def launch(notebook: str = "00_explorer.ipynb", open_browser: bool = True, port: int | None = None) -> int:
-    """Run JupyterLab at `notebook` until it ends or Ctrl-C is pressed, and return its exit code.
+    """Run JupyterLab at `notebook` until it ends, by itself, by Ctrl-C or with this process; return its exit code.
 
-    Jupyter itself prints the address with its token. Raises FileNotFoundError where the notebook is not
-    there and ModuleNotFoundError where JupyterLab is not installed.
+    Jupyter itself prints the address with its token. SIGTERM and SIGHUP go on to it, and on Linux it ends when this
+    process is killed. Raises FileNotFoundError where the notebook is not there, MissingExtraError where JupyterLab is
+    not installed, ValueError for a port that is none and OSError for one that is taken.
     """
+    if port is not None:
+        _check_port(port)
     folder = notebook_folder()
     if not (folder / notebook).is_file():
         found = ", ".join(sorted(path.name for path in folder.glob("*.ipynb"))) or "no notebook at all"
         raise FileNotFoundError(f"notebook must name a file in {folder}, got {notebook!r}; there is {found}.")
     if importlib.util.find_spec("jupyterlab") is None:
-        raise ModuleNotFoundError("JupyterLab is not installed here; install it with: pip install 'qdelta[lab]'")
+        raise missing("JupyterLab", "lab")
     line = command(folder, notebook, port=port, open_browser=open_browser, allow_root=running_as_root())
-    with environment() as variables:
-        process = subprocess.Popen(line, env=variables)
+    with _told_to_end() as ends, environment() as variables:
+        process = subprocess.Popen(line, env=variables, preexec_fn=_end_with(os.getpid()))
+        ends(process.terminate)
+        code = _wait(process)
+    return code if code >= 0 else 128 - code  # as shells write down an end by a signal
+
+
+def _check_port(port: int) -> None:
+    """Raise for a port that Jupyter could not serve at: it would print an address that nobody answers."""
+    require_count("port", port, 1, 65535)
+    with socket.socket() as tried:
+        if os.name == "posix":  # as Jupyter does: a server that has just ended is no hindrance
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            return process.wait()
-        except KeyboardInterrupt:
-            return _end(process)
+            tried.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = error.strerror or error
+            raise OSError(
+                f"port {port} of 127.0.0.1 cannot be used ({reason}); expected a free one, or none."
+            ) from None
 
 
-def _end(process: subprocess.Popen[bytes]) -> int:
-    """Wait for JupyterLab to end after Ctrl-C and return its exit code."""
+@contextlib.contextmanager
+def _told_to_end() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Answer SIGTERM and SIGHUP by what is given to the function that is yielded, also where they came before it.
+
+    They do not raise: nothing that is being started or cleaned away is left by halves.
+    """
+    told, acts = [], []
+
+    def hear(*_: object) -> None:
+        told.append(True)
+        for act in acts:
+            act()
+
+    def ends(act: Callable[[], None]) -> None:
+        acts.append(act)
+        if told:
+            act()
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    before = {name: signal.signal(getattr(signal, name), hear) for name in names if hasattr(signal, name)}
     try:
-        # The terminal sent Ctrl-C to it too; a second signal would kill it before it has stopped its kernels.
-        return process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        return process.wait()
+        yield ends
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _end_with(parent: int) -> Callable[[], None] | None:
+    """Return what a new process does first so that it is told to end when its parent is killed; None but on Linux."""
+    if sys.platform != "linux":
+        return None
+    set_option = ctypes.CDLL(None).prctl
+
+    def tie() -> None:
+        set_option(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Wait for JupyterLab to end and return its exit code.
+
+    The terminal sends Ctrl-C to it too; a second signal would kill it before it has stopped its kernels, so that one is
+    sent only after a while.
+    """
+    patience = None
+    while True:
+        try:
+            return process.wait(patience)
+        except KeyboardInterrupt:
+            patience = _PATIENCE
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            patience = None

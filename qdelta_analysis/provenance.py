@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
+
+from .extras import from_extra
+
+with from_extra("lab"):
+    import plotly.graph_objects as go
 
 _PACKAGES = ("qdelta", "torch", "numpy", "plotly", "kaleido")
 _LONG = 8  # arrays of more numbers are told by their moments

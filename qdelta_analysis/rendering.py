@@ -9,7 +9,10 @@ import shutil
 from threading import Lock, Thread
 from typing import Any, Literal
 
-import plotly.graph_objects as go
+from .extras import from_extra
+
+with from_extra("lab"):
+    import plotly.graph_objects as go
 
 Format = Literal["pdf", "svg", "png"]
 FORMATS: tuple[Format, ...] = ("pdf", "svg", "png")
@@ -49,7 +52,8 @@ def find_browser() -> str:
         if shutil.which(named) is None:
             raise RuntimeError(_NO_CHROME.format(f"BROWSER_PATH is {named!r}, which is no program"))
         return named
-    from choreographer.browsers.chromium import Chromium
+    with from_extra("lab"):
+        from choreographer.browsers.chromium import Chromium
 
     found = next(filter(None, map(shutil.which, _BROWSERS)), None) or Chromium.find_browser(skip_local=False)
     if found is None:
@@ -84,7 +88,8 @@ class _Browser:
             running._close()
 
     def __init__(self, path: str):
-        import kaleido
+        with from_extra("lab"):
+            import kaleido
 
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True, name="qdelta figures")

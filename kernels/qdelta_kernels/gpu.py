@@ -96,7 +96,10 @@ def decode_qdelta_rule(q, k, v, g, beta, lam, state, *, scale=None, cu_seqlens=N
 def check_triton(q: Tensor, v: Tensor) -> None:
     """Raise unless the Triton kernels can run on these tensors."""
     if not HAS_TRITON:
-        raise RuntimeError("backend is 'triton', but Triton is not installed; expected `pip install triton` on Linux.")
+        raise RuntimeError(
+            "backend is 'triton', but Triton is not installed; expected `pip install triton` on Linux, or qdelta's "
+            "extra 'gpu'."
+        )
     if not q.is_cuda and not interpreted():
         raise ValueError(
             f"q is on device {q.device}; expected a CUDA device for backend 'triton' (or TRITON_INTERPRET=1, set "

@@ -11,29 +11,32 @@ from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Int
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    Cache,
-    GenerationMixin,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
-from transformers import initialization as init
-from transformers.cache_utils import LinearAttentionLayer
-from transformers.conversion_mapping import register_checkpoint_conversion_mapping
-from transformers.core_model_loading import Concatenate, WeightConverter, WeightRenaming
-from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils.generic import can_return_tuple
 
+from ..extras import from_extra
 from .configs import LayerConfig, ModelConfig, Rule
 from .initial import initial_value
 from .layer import LayerState
 from .model import LanguageModel, ModelState
 from .packing import real_tokens, sequence_starts
+
+with from_extra("models"):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        Cache,
+        GenerationMixin,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+    )
+    from transformers import initialization as init
+    from transformers.cache_utils import LinearAttentionLayer
+    from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+    from transformers.core_model_loading import Concatenate, WeightConverter, WeightRenaming
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+    from transformers.utils.generic import can_return_tuple
 
 # What the authors' config may say, and the one value of it that this model is.
 _ONLY = {"attn": None, "use_gate": True, "use_short_conv": True, "conv_bias": False, "tie_word_embeddings": False}

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from qdelta_analysis.files import replacing
+from ..extras import from_extra
+from ..files import replacing
 
 STEPS = ("step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds")
 WATCHED = ("step", "layer", "name", "value")
@@ -20,19 +21,15 @@ class Logs:
     """A folder with steps.csv (a row per logged step), watched.csv (a row per number) and TensorBoard's event files.
 
     A row is in its file as soon as it is written. Opened again at an earlier step, rows from that step on are dropped
-    first; the others are in the file all the while. Raises ModuleNotFoundError where TensorBoard is asked for and not
+    first; the others are in the file all the while. Raises MissingExtraError where TensorBoard is asked for and not
     installed, ValueError for a table that is no such log, which stays as it is.
     """
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool):
         folder.mkdir(parents=True, exist_ok=True)
         if tensorboard:
-            try:
+            with from_extra("training", ", or tensorboard=False (--no-tensorboard)"):
                 from torch.utils.tensorboard import SummaryWriter
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    "TensorBoard is missing; expected `pip install 'qdelta[training]'` first, or tensorboard=False."
-                ) from error
         for name, columns in (("steps.csv", STEPS), ("watched.csv", WATCHED)):
             _drop_rows(folder / name, columns, step)
         self._board = SummaryWriter(str(folder), purge_step=step) if tensorboard else None

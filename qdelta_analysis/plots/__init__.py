@@ -1,5 +1,10 @@
 """Data in, plotly figure out; nothing here computes or shows."""
 
+from ..extras import from_extra
+
+with from_extra("lab"):
+    import plotly  # noqa: F401 (every module here needs it)
+
 from .evolution import evolution_figure, evolution_ranges, evolution_traces, strip_figure
 from .kernels import (
     chunk_figure,
@@ -11,6 +16,7 @@ from .kernels import (
 )
 from .learning import losses_figure, scores_figure
 from .memory import influence_figure, mean_by_distance, recall_figure
+from .pages import keep_for_pages
 from .panels import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
 from .readouts import over_lam_figure, readouts_figure, sources_figure
 from .stability import (
@@ -25,6 +31,8 @@ from .stability import (
 )
 from .sweeps import sweep_figure, sweep_state
 from .theme import COLORS, DIVERGING, template
+
+keep_for_pages()
 
 __all__ = [
     "COLORS",

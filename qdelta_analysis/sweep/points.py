@@ -111,7 +111,7 @@ class Plan:
 
 
 def require_grid(sizes: Mapping[str, int]) -> None:
-    """Raise ValueError for a grid of so many values on each axis whose results do not fit into this machine's memory."""
+    """Raise ValueError for a grid of so many values on each axis whose results do not fit into memory."""
     axes = " x ".join(f"{name} {size:,}" for name, size in sizes.items())
     points = math.prod(sizes.values())
     require_room(f"a grid of {points:,} points ({axes})", _POINT_BYTES * points)

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from ..checks import require_room
+from ..extras import from_extra
 from .measures import MEASURES
 from .store import DONE, FAILED
 
@@ -83,10 +84,8 @@ def workers(scheduler: str | None) -> Iterator[None]:
     if scheduler is None:
         yield
         return
-    try:
+    with from_extra("cluster"):
         from distributed import Client
-    except ImportError:
-        raise ValueError("--scheduler needs Dask; expected `pip install 'qdelta[cluster]'` first.") from None
     with Client(scheduler, timeout="10s") as client, joblib.parallel_config(backend="dask", client=client):
         yield
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import anywidget
 import traitlets
 
+from .parts import Whole
+
 _ESM = """
 function render({ model, el }) {
   const button = document.createElement("button");
@@ -26,7 +28,7 @@ export default { render };
 """
 
 
-class CopyButton(anywidget.AnyWidget):
+class CopyButton(Whole, anywidget.AnyWidget):
     """Copy `text` to the clipboard on a click."""
 
     _esm = _ESM

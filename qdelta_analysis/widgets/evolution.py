@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import ipywidgets as W
@@ -25,7 +26,8 @@ from .clipboard import CopyButton
 from .exporting import WIDE, ExportRow
 from .legend import legend_html
 from .live_figure import LiveFigure
-from .messages import problem
+from .messages import saying
+from .parts import Screen, Whole
 from .scrubber import StateScrubber
 
 _REPLACE, _SCALE = "=", "× learned"
@@ -35,7 +37,7 @@ _STRETCHES = 256
 _STYLE = {"description_width": "52px"}
 
 
-class MemoryEvolution(W.VBox):
+class MemoryEvolution(Whole, W.VBox):
     """Watch memories evolve on the same tokens: one for each of several lam, or one for each rule.
 
     Every map, on one clock and one colour scale, is S after the token; below them, over time, are the singular values
@@ -49,8 +51,9 @@ class MemoryEvolution(W.VBox):
         layer, head: which are shown first.
         token: which is shown first; None is the middle.
 
-    `views` and `dataset` (`evolution.evolve`) hold what is shown, under each memory's name. Raises ValueError for more
-    than one sequence, another number of lam, or a layer, head or token that is not there.
+    `views` and `dataset` (`evolution.evolve`) hold what is shown, under each memory's name. Where the controls ask for
+    what cannot be computed, it is said why in the place of the pictures, and nothing is exported. Raises ValueError for
+    more than one sequence, another number of lam, or a layer, head or token that is not there.
     """
 
     def __init__(
@@ -68,13 +71,14 @@ class MemoryEvolution(W.VBox):
         self._layers: list[QDeltaInputs] = [given] if isinstance(given, QDeltaInputs) else list(given)
         self._check(lam, compare, layer, head)
         self._quiet = False
+        self._problem, self._legend = W.HTML(), W.HTML()
+        self._screen = Screen(self._refresh, saying(self._problem))
         self._build_controls(lam, compare, layer, head)
         self.views: dict[str, View] = {name: view(x) for name, x in self.memories().items()}
         self.dataset = xr.Dataset()
         # The browser draws the memories by itself; while it does, the numbers follow three times a second.
         # Its maps begin 34 pixels in, and stand above the panels' columns.
         self.scrubber = StateScrubber(report_interval=330, layout=W.Layout(margin=f"0 0 0 {MARGIN - 34}px"))
-        self._problem, self._legend = W.HTML(), W.HTML()
         self._numbers = W.HTML(layout=W.Layout(margin="0 0 0 42px"))
         self._copy = CopyButton(label="copy as code")
         traitlets.link((self._span, "value"), (self.scrubber, "colors_span"))
@@ -86,8 +90,9 @@ class MemoryEvolution(W.VBox):
         self.scrubber.token = (last + 1) // 2 if token is None else token
         self._panels = LiveFigure(self._drawn())
         self._show_numbers()
-        self.scrubber.observe(lambda change: self._show_token(), "token")
+        self.scrubber.observe(lambda change: self._answer(self._show_token), "token")
         super().__init__(self._arranged())
+        self._screen.hold(self.scrubber, self._numbers, self._legend, self._panels, self._copy)
 
     @property
     def token(self) -> int:
@@ -111,7 +116,11 @@ class MemoryEvolution(W.VBox):
         return feedbacks(self.inputs, self.lam, scaled=self._mode.value == _SCALE)
 
     def figure(self) -> go.Figure:
-        """Return the memories after the token and everything below them as one still figure."""
+        """Return the memories after the token and everything below them as one still figure.
+
+        Raises RuntimeError while what the controls ask for cannot be shown.
+        """
+        self._screen.check()
         states = {name: v.state(min(self.token, v.T - 1)) for name, v in self.views.items()}
         return evolution_figure(self.dataset, self.token, states=np.stack(list(states.values())))
 
@@ -169,12 +178,12 @@ class MemoryEvolution(W.VBox):
             for x in lam
         ]
         self._mode: Any = W.Dropdown(options=[_REPLACE, _SCALE], layout=W.Layout(width="95px"))
-        self._columns.observe(lambda change: self._refresh(), "value")
+        self._columns.observe(lambda change: self._answer(self._refresh), "value")
         self._layer.observe(lambda change: self._layer_changed(), "value")
         for control in (self._head, self._mode):
-            control.observe(lambda change: self._refresh(), "value")
+            control.observe(lambda change: self._answer(self._refresh), "value")
         for column, slider in enumerate(self._sliders):
-            slider.observe(lambda change, column=column: self._refresh([column]), "value")
+            slider.observe(lambda change, column=column: self._answer(lambda: self._refresh([column])), "value")
 
     def _arranged(self) -> tuple[W.Widget, ...]:
         row = lambda: W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
@@ -199,26 +208,30 @@ class MemoryEvolution(W.VBox):
 
     def _layer_changed(self) -> None:
         heads = range(self._layers[self._layer.value].H)
+        with self._quietly():
+            self._head.options, self._head.value = heads, min(self._head.value, heads[-1])
+        self._answer(self._refresh)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Let controls move without an answer."""
         self._quiet = True
-        self._head.options, self._head.value = heads, min(self._head.value, heads[-1])
-        self._quiet = False
-        self._refresh()
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    def _answer(self, change: Callable[[], None]) -> None:
+        if not self._quiet:
+            self._screen.answer(change)
 
     def _refresh(self, columns: Sequence[int] | None = None) -> None:
         """Compute and draw anew; `columns` are the memories that changed, None for all of them."""
-        if self._quiet:
-            return
         before = len(self.views)
-        try:
-            self.views = {name: view(x) for name, x in self.memories().items()}
-        except ValueError as error:
-            self._problem.value = problem(error)
-            return
-        self._problem.value = ""
+        self.views = {name: view(x) for name, x in self.memories().items()}
         self._fit_controls()
-        self._quiet = True
-        self._load()  # first, so that the browser draws the maps while the rest is computed
-        self._quiet = False
+        with self._quietly():
+            self._load()  # first, so that the browser draws the maps while the rest is computed
         self._measure()
         self._show_numbers()
         if columns is None or len(self.views) != before:
@@ -252,8 +265,6 @@ class MemoryEvolution(W.VBox):
         return figure.update_layout(showlegend=False, margin={"t": 24})
 
     def _show_token(self) -> None:
-        if self._quiet:
-            return
         self._show_numbers()
         layout: Any = self._panels.figure.layout
         lines, token = [i for i, shape in enumerate(layout.shapes) if shape.name == "token"], self.token

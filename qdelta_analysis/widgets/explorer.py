@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -21,7 +21,8 @@ from .clipboard import CopyButton
 from .exporting import WIDE, ExportRow
 from .legend import legend_html
 from .live_figure import LiveFigure
-from .messages import PROBLEM, problem
+from .messages import PROBLEM, saying
+from .parts import Screen, Whole
 from .scrubber import StateScrubber
 from .stability import StabilityPanel
 
@@ -41,15 +42,18 @@ _HINTS = {
 }
 
 
-class Explorer(W.VBox):
+class Explorer(Whole, W.VBox):
     """Explore how one memory evolves: choose tokens, move lam, beta, alpha and cos(q, k), scrub through time.
 
     `settings` and `token` say what is shown first; both can be read at any time, as can `view`, the arrays behind
-    every panel. Raises ValueError for settings that are not there.
+    every panel. Where the controls ask for what cannot be computed, it is said why in the place of the pictures, and
+    nothing is exported. Raises ValueError for settings that are not there.
     """
 
     def __init__(self, settings: Settings | None = None, token: int | None = None):
         self._quiet = False
+        self._problem = W.HTML()
+        self._screen = Screen(self._refresh, saying(self._problem))
         self._build_controls()
         self._set_controls(settings or Settings())
         self.inputs = self.settings.inputs()
@@ -68,16 +72,17 @@ class Explorer(W.VBox):
         self._stability: StabilityPanel | None = None
         self._behind = W.VBox()
         self._tabs = W.Tab(
-            [W.VBox([legend, self._panels]), self._behind],
+            [(front := W.VBox([legend, self._panels])), self._behind],
             titles=("Memory through time", "Stability"),
             selected_index=0,
         )
-        self._tabs.observe(lambda change: self._draw_view(), "selected_index")
-        self._words, self._check, self._problem = W.HTML(), W.HTML(), W.HTML()
+        self._tabs.observe(lambda change: self._screen.answer(self._draw_view), "selected_index")
+        self._words, self._check = W.HTML(), W.HTML()
         self._show_words()
         self._show_check()
-        self.scrubber.observe(lambda change: self._show_token(), "token")
+        self.scrubber.observe(lambda change: self._answer(self._show_token), "token")
         super().__init__(self._arranged())
+        self._screen.hold(self.scrubber, self._words, self._check, front, self._behind, self._copy)
 
     @property
     def token(self) -> int:
@@ -95,7 +100,11 @@ class Explorer(W.VBox):
         )
 
     def figure(self) -> go.Figure:
-        """Return what the open tab shows, with the memory beside the time lines, as one still figure."""
+        """Return what the open tab shows, with the memory beside the time lines, as one still figure.
+
+        Raises RuntimeError while what the controls ask for cannot be shown.
+        """
+        self._screen.check()
         if self._stability and self._tabs.selected_index == 1:
             return self._stability.figure()
         return explorer_figure(self.view, self.token)
@@ -123,7 +132,7 @@ class Explorer(W.VBox):
         for name, mode in self._modes.items():
             mode.observe(lambda change, name=name: self._mode_changed(name), "value")
         for control in (self._layer, self._head, self._cos, *self._sliders.values()):
-            control.observe(lambda change: self._refresh(), "value")
+            control.observe(lambda change: self._answer(self._refresh), "value")
 
     def _arranged(self) -> tuple[W.Widget, ...]:
         gates = [W.HBox([self._sliders[name], self._modes[name]]) for name in _RANGES]
@@ -166,13 +175,13 @@ class Explorer(W.VBox):
                 mode.value = _SCALE if self._source.value == TRAINED else _REPLACE
                 self._set_range(name)
         self._fit_controls()
-        self._refresh()
+        self._answer(self._refresh)
 
     def _mode_changed(self, name: str) -> None:
         if not self._quiet:
             with self._together():
                 self._set_range(name)
-            self._refresh()
+            self._answer(self._refresh)
 
     def _set_range(self, name: str, value: float | None = None) -> None:
         low, high, step, usual = _RANGES[name][self._modes[name].value]
@@ -189,16 +198,13 @@ class Explorer(W.VBox):
         # In the two-token cycle beta is 1 by definition.
         self._sliders["beta"].layout.display = "none" if self._source.value == "two-token cycle" else None
 
+    def _answer(self, change: Callable[[], None]) -> None:
+        if not self._quiet:
+            self._screen.answer(change)
+
     def _refresh(self) -> None:
-        if self._quiet:
-            return
-        try:
-            self.inputs = self.settings.inputs()
-            self.view = view(self.inputs)
-        except ValueError as error:
-            self._problem.value = problem(error)
-            return
-        self._problem.value = ""
+        inputs = self.settings.inputs()
+        self.inputs, self.view = inputs, view(inputs)
         with self._together():
             self._load_scrubber()
         self._show_words()
@@ -211,9 +217,8 @@ class Explorer(W.VBox):
         self.scrubber.load(v.k, v.update, v.alpha, v.anchors, v.stride, v.labels)
 
     def _show_token(self) -> None:
-        if not self._quiet:
-            self._show_words()
-            self._draw_token()
+        self._show_words()
+        self._draw_token()
 
     def _draw_view(self) -> None:
         if self._tabs.selected_index == 1:
@@ -229,7 +234,7 @@ class Explorer(W.VBox):
 
     def _draw_stability(self) -> None:
         if self._stability is None:
-            self._stability = StabilityPanel(self.view, self.token, self._go_to)
+            self._stability = StabilityPanel(self.view, self.token, self._go_to, self._screen.answer)
             self._behind.children = (self._stability,)
         else:
             self._stability.show(self.view, self.token)

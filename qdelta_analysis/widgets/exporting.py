@@ -12,12 +12,13 @@ import plotly.graph_objects as go
 
 from ..export import VENUES, export
 from .messages import problem
+from .parts import Whole
 
 # A column is too narrow for what stands side by side in the explorer and in memories that evolve.
 WIDE = tuple(venue for venue, width in VENUES.items() if width > 5)
 
 
-class ExportRow(W.HBox):
+class ExportRow(Whole, W.HBox):
     """Write `figure()` as NAME-1.pdf, .svg, .png and .json, then NAME-2..., into the current folder.
 
     parameters: called for what the figure was made with. venues: whose widths are offered. more: what stands beside.
@@ -48,5 +49,5 @@ class ExportRow(W.HBox):
             paths = export(self._figure(), f"{self._name}-{number}", self._venue.value, parameters=self._parameters())
             names = ", ".join(path.name for path in paths)
             self._message.value = html.escape(f"wrote {names} to {Path.cwd()}")
-        except (RuntimeError, OSError) as error:
+        except Exception as error:  # nobody else would see it
             self._message.value = problem(error)

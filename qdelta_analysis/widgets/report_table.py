@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import anywidget
 import traitlets
 
 from ..guarantees import GUARANTEES, Check, Report
+from .parts import Whole, static
 
-_STATIC = Path(__file__).parent / "static"
 
-
-class ReportTable(anywidget.AnyWidget):
+class ReportTable(Whole, anywidget.AnyWidget):
     """Show of each claim whether it holds, its margin and its worst token; `chosen` is the one told of in full.
 
     go_to: called with the token that the reader asks for.
     """
 
-    _esm = _STATIC / "report_table.js"
-    _css = _STATIC / "report_table.css"
+    _esm = static("report_table.js")
+    _css = static("report_table.css")
 
     claims = traitlets.List(traitlets.Dict(), help="One for each row, in words.").tag(sync=True)
     summary = traitlets.Unicode("").tag(sync=True)
@@ -35,10 +33,11 @@ class ReportTable(anywidget.AnyWidget):
     def show(self, report: Report) -> None:
         """Show another report; a claim chosen before stays so, at first it is the one that is worst off."""
         checks = report.checks
+        claims = [_row(check) for check in checks.values()]
         with self.hold_sync():
             self.summary = report.summary
             self.chosen = self.chosen or next((name for name, c in checks.items() if c.verdict != "holds"), "G1")
-            self.claims = [_row(check) for check in checks.values()]
+            self.claims = claims
 
 
 def _row(check: Check) -> dict[str, Any]:

@@ -5,7 +5,6 @@ recomputes any state itself, from the nearest anchor before it: moving through t
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -15,17 +14,16 @@ import traitlets
 from jaxtyping import Float32
 
 from ..plots.theme import DIVERGING
+from .parts import Whole, static
 
 __all__ = ["StateScrubber"]
-
-_STATIC = Path(__file__).parent / "static"
 
 # How far a block's last state may lie from the next anchor, relative to the largest entry: generous for
 # single precision, far below what a transposed or mismatched array gives.
 _CONTINUITY = 1e-3
 
 
-class StateScrubber(anywidget.AnyWidget):
+class StateScrubber(Whole, anywidget.AnyWidget):
     """Show memories S_t = alpha_t S_{t-1} + u_t k_t^T [V, K] as heat maps that play and scrub on one clock.
 
     Call `load` for each recording, or `load_side_by_side` for several; `token`, `playing`, `speed`, `limit`,
@@ -39,8 +37,8 @@ class StateScrubber(anywidget.AnyWidget):
     Raises traitlets.TraitError where a value set is outside its range.
     """
 
-    _esm = _STATIC / "scrubber.js"
-    _css = _STATIC / "scrubber.css"
+    _esm = static("scrubber.js")
+    _css = static("scrubber.css")
 
     recording = traitlets.Dict(help="What load() sent, whole: one message, one frame.").tag(sync=True)
     token = traitlets.Int(0, min=0, help="Show the state after this token (0-based).").tag(sync=True)

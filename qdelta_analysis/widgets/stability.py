@@ -14,23 +14,27 @@ from ..stability import StabilityMap, stability_map
 from ..threads import one_thread
 from ..view import View
 from .live_figure import LiveFigure
+from .parts import Whole
 from .report_table import ReportTable
 
 _QUANTITIES = {"‖A‖: the worst memory": "norm", "mean square: a typical memory": "mean square"}
 
 
-class StabilityPanel(W.VBox):
+class StabilityPanel(Whole, W.VBox):
     """Two maps through the shown token, over lam and beta and over lam and cos(q, k), and the report of all claims.
 
-    go_to: called with a token that the reader chooses, in the maps or in the report.
+    go_to: called with a token that the reader chooses, in the maps or in the report. answer: does what a control asks
+    for, as `Screen.answer`.
     """
 
-    def __init__(self, view: View, token: int, go_to: Callable[[int], None]):
+    def __init__(
+        self, view: View, token: int, go_to: Callable[[int], None], answer: Callable[[Callable[[], None]], None]
+    ):
         self._quantity: Any = W.ToggleButtons(options=_QUANTITIES, style={"button_width": "230px"})
         self.report_table = ReportTable(go_to)
         self._view, self._token = view, token
         self.maps = LiveFigure(self.figure(), lambda trace, point: go_to(point) if trace.endswith("tokens") else None)
-        self._quantity.observe(lambda change: self._draw(recolour=True), "value")
+        self._quantity.observe(lambda change: answer(lambda: self._draw(recolour=True)), "value")
         self._report()
         super().__init__([self._quantity, self.maps, self.report_table])
 
@@ -38,7 +42,8 @@ class StabilityPanel(W.VBox):
         """Show another head, or the same under other gates."""
         self._view, self._token = view, token
         tokens = _tokens(view)
-        self._draw({f"{over} tokens": {"x": tokens["lam"], "y": tokens[over]} for over in ("beta", "cos")})
+        moved = {f"{over} tokens": {"x": tokens["lam"], "y": tokens[over]} for over in ("beta", "cos")}
+        self._draw(moved, recolour=True)
         self._report()
 
     def show_token(self, token: int) -> None:

@@ -30,8 +30,8 @@ from .clipboard import CopyButton
 from .exporting import ExportRow
 from .live_figure import LiveFigure
 from .messages import PROBLEM
+from .parts import Screen, Whole
 
-_ROW = W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
 _EVERY = 0.25  # seconds between two drawings of a sweep that runs
 # What an axis starts with when it is chosen.
 _USUAL = {
@@ -48,7 +48,7 @@ _USUAL = {
 }
 
 
-class SweepExplorer(W.VBox):
+class SweepExplorer(Whole, W.VBox):
     """Measure a memory over two axes, live: start, cancel, and start again for what is missing.
 
     Args:
@@ -58,7 +58,9 @@ class SweepExplorer(W.VBox):
         number: which measured number is drawn at first; the first of them where there is none of this name.
         folder: where sweeps are kept (zarr), each under a name of its own; by default as long as this widget lives.
 
-    `data` is what is known so far, as `sweep.run` returns it. Raises ValueError for names or values that are none.
+    `data` is what is known so far, as `sweep.run` returns it. Where the controls ask for no sweep, or what is drawn
+    cannot be, it is said why, the picture is hidden, and nothing is exported. Closed, it stops. Raises ValueError for
+    names or values that are none.
     """
 
     def __init__(
@@ -80,10 +82,12 @@ class SweepExplorer(W.VBox):
         self._build(_name(measure), _name(tokens), across, up, also)
         self._wanted = number
         self._on_screen: tuple[Any, ...] | None = None  # the view and the axes that are drawn
+        self._screen = Screen(self._redraw, lambda words: self._say(words, wrong=True) if words else None)
         self.data = self._known()
         self._shown = self._view()
         self.map = LiveFigure(self.figure())
         super().__init__(self._arranged())
+        self._screen.hold(self.map, self._copy)
         self._choose()
 
     @property
@@ -117,7 +121,7 @@ class SweepExplorer(W.VBox):
         try:
             call = {"grid": self.grid, "path": self.path, "retry_failed": self._retry.value}
         except ValueError as error:
-            self._say(str(error), wrong=True)
+            self._screen.fail(error)
             return
         call |= {"measure": self._measures[self._measure.value], "make": self._sources[self._source.value]}
         self._stop.clear()
@@ -130,6 +134,11 @@ class SweepExplorer(W.VBox):
         """End the sweep that runs after the points that are being computed; what is done is kept."""
         self._stop.set()
 
+    def close(self) -> None:
+        """Close the widget, and cancel the sweep that runs."""
+        self.cancel()
+        super().close()
+
     def wait(self, seconds: float | None = None) -> None:
         """Wait until no sweep runs. Raises TimeoutError after so many seconds."""
         if self._worker is not None:
@@ -138,7 +147,8 @@ class SweepExplorer(W.VBox):
             raise TimeoutError(f"the sweep still runs after {seconds} s.")
 
     def figure(self) -> go.Figure:
-        """Return what is shown as a still figure."""
+        """Return what is shown as a still figure. Raises RuntimeError while nothing is."""
+        self._screen.check()
         return sweep_figure(sweep.cells(self.data, *self._shown))
 
     def code(self) -> str:
@@ -180,18 +190,19 @@ class SweepExplorer(W.VBox):
         for name, values in (self._across, self._up):
             name.observe(lambda change, values=values: self._axis_changed(change.new, values), "value")
         for control in (self._measure, self._across[1], self._up[1], self._also):
-            control.observe(lambda change: self._choose(), "value")
-        self._number.observe(lambda change: self._show(), "value")
+            control.observe(lambda change: self._screen.answer(self._choose), "value")
+        self._number.observe(lambda change: self._screen.answer(self._show), "value")
         self._copy = CopyButton(label="copy as code")
         said = lambda: {
             **{"measure": self._measure.value, "tokens": self._source.value, "number": self._shown[0]},
             **{"grid": {str(name): self.data[name].values for name in self.data.status.dims}},
         }
+        row = lambda: W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
         return (
-            W.Box([self._source, self._measure, self._number], layout=_ROW),
-            W.Box([W.HBox(self._across), W.HBox(self._up)], layout=_ROW),
-            W.Box([self._also, self._retry], layout=_ROW),
-            W.Box([self._start, self._cancel, self._bar, self._message], layout=_ROW),
+            W.Box([self._source, self._measure, self._number], layout=row()),
+            W.Box([W.HBox(self._across), W.HBox(self._up)], layout=row()),
+            W.Box([self._also, self._retry], layout=row()),
+            W.Box([self._start, self._cancel, self._bar, self._message], layout=row()),
             self.map,
             ExportRow("sweep", self.figure, said, more=[self._copy]),
         )
@@ -208,12 +219,12 @@ class SweepExplorer(W.VBox):
             name.options = names
             name.value = kept if kept in names else next(n for n in names if n not in self._drawn_names())
         self._keep_also()
-        self._choose()
+        self._screen.answer(self._choose)
 
     def _axis_changed(self, name: str, values: Any) -> None:
         self._keep_also()
         values.value = _USUAL.get(name, values.value)
-        self._choose()
+        self._screen.answer(self._choose)
 
     def _keep_also(self) -> None:
         """Leave out of the other axes what the tokens have not, and what is drawn."""
@@ -228,13 +239,15 @@ class SweepExplorer(W.VBox):
         """Show what is known of the sweep that the controls say."""
         if self.running:
             return
-        try:
-            self._take(self._known())
-        except (ValueError, OSError) as error:
-            self._say(str(error), wrong=True)
-            return
+        self._take(self._known())
         self._copy.text = self.code()
         self._progress("start computes what is missing" if self._done() < self.data.status.size else "")
+
+    def _redraw(self) -> None:
+        if self.running:
+            self._take(self.data)
+        else:
+            self._choose()
 
     def _known(self) -> xr.Dataset:
         """Read what is kept of this sweep, or lay out an empty one."""
@@ -248,11 +261,11 @@ class SweepExplorer(W.VBox):
     def _work(self, call: Mapping[str, Any]) -> None:
         """Run a sweep, in a thread of its own; nobody sees what it would raise or print."""
         try:
-            data = sweep.run(**call, progress=False, stop=self._stop.is_set, watch=self._watch)
+            self._take(data := sweep.run(**call, progress=False, stop=self._stop.is_set, watch=self._watch))
         except Exception as error:
-            self._say(f"{type(error).__name__}: {error}", wrong=True)
+            self._screen.fail(error)
         else:
-            self._take(data)
+            self._screen.clear()
             ended = self._stop.is_set() and self._done() < data.status.size
             self._progress("cancelled; start goes on with the rest" if ended else "")
         finally:
@@ -292,11 +305,12 @@ class SweepExplorer(W.VBox):
             self._shown = view
             cells = sweep.cells(self.data, *view)
             drawn = (view, {str(name): values.tolist() for name, values in axes.items()})
-            if drawn == self._on_screen:
+            before, self._on_screen = self._on_screen, None  # if drawing fails, it is half of either
+            if drawn == before:
                 self.map.redraw(*sweep_state(cells))
             else:
-                self._on_screen = drawn
                 self.map.show(sweep_figure(cells))
+            self._on_screen = drawn
 
     def _done(self) -> int:
         return int((self.data.status != MISSING).sum())
