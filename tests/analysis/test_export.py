@@ -18,6 +18,7 @@ from PIL import Image
 import qdelta_analysis.export as export_module
 from qdelta_analysis import Transition, provenance, rendering
 from qdelta_analysis.export import VENUES, export
+from qdelta_analysis.fingerprints import data_hash
 from qdelta_analysis.plots import norm_against_lam
 from qdelta_analysis.plots.printing import SMALL, SMALLEST, for_print
 from qdelta_analysis.plots.theme import template
@@ -130,7 +131,7 @@ def test_the_sidecar_and_the_files_say_what_they_were_made_from(written):
     assert sidecar["parameters"] == {"lam": [0.0, 1.0, 2.0], "beta": 0.8, "seed": 3}
     assert {"python", "qdelta", "torch", "plotly", "kaleido"} <= set(sidecar["versions"])
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", sidecar["commit"] or provenance.commit() or "0" * 40)
-    assert sidecar["data_sha256"] == provenance.data_hash(lines())
+    assert sidecar["data_sha256"] == data_hash(lines())
     inside = {key: value for key, value in sidecar.items() if key not in ("drawing", "files")}
     from pypdf import PdfReader
 

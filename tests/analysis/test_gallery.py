@@ -13,7 +13,8 @@ import plotly.graph_objects as go
 import pytest
 from plotly.colors import hex_to_rgb, unconvert_from_RGB_255
 
-from qdelta_analysis import gallery, provenance
+from qdelta_analysis import gallery
+from qdelta_analysis.fingerprints import differences, fingerprint
 from qdelta_analysis.plots.memory import mean_by_distance
 from qdelta_analysis.plots.printing import SMALLEST
 from qdelta_analysis.plots.theme import DIVERGING, SEQUENTIAL
@@ -140,18 +141,18 @@ WRONG_PAGE = "README.md does not show the recipes' captions\n"
 
 def test_fingerprints_forgive_rounding_and_nothing_else():
     y = np.random.default_rng(0).normal(size=50)
-    print_of = lambda values, **style: provenance.fingerprint(go.Figure(go.Scatter(y=values, **style)))
-    assert provenance.differences(print_of(y), print_of(y * (1 + 1e-9))) == []
-    assert provenance.differences(print_of(y), print_of(y[::-1])) == ["data[0].y"]  # another order
+    print_of = lambda values, **style: fingerprint(go.Figure(go.Scatter(y=values, **style)))
+    assert differences(print_of(y), print_of(y * (1 + 1e-9))) == []
+    assert differences(print_of(y), print_of(y[::-1])) == ["data[0].y"]  # another order
     screen = go.Figure(go.Scatter(y=y), {"width": 500, "height": 300, "margin": {"l": 60}, "title": {"text": "a"}})
-    assert provenance.differences(print_of(y), provenance.fingerprint(screen)) == []  # a venue has its own
-    assert provenance.differences(print_of(y), provenance.fingerprint(screen.update_layout(bargap=0.1)))
+    assert differences(print_of(y), fingerprint(screen)) == []  # a venue has its own
+    assert differences(print_of(y), fingerprint(screen.update_layout(bargap=0.1)))
     moved = y.copy()
     moved[17] += 0.01
-    assert provenance.differences(print_of(y), print_of(moved)) == ["data[0].y"]
-    assert provenance.differences(print_of(y), print_of(y, name="other")) == ["data[0].name"]
+    assert differences(print_of(y), print_of(moved)) == ["data[0].y"]
+    assert differences(print_of(y), print_of(y, name="other")) == ["data[0].name"]
     with_gap = np.where(np.arange(50) == 3, np.nan, y)
-    assert provenance.differences(print_of(y), print_of(with_gap)) == ["data[0].y"]
+    assert differences(print_of(y), print_of(with_gap)) == ["data[0].y"]
 
 
 def test_mean_by_distance_is_the_mean_over_diagonals():
