@@ -86,11 +86,11 @@ def _path(name: str | os.PathLike, kinds: Sequence[str]) -> Path:
         path = path.with_suffix("")
     if not path.name.strip(".") or os.fspath(name).endswith(("/", os.sep)) or "\0" in path.name:
         raise ValueError(f"name is {os.fspath(name)!r}; expected the name of a file, without its ending.")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):  # Path's own raises where a name is too long
         raise FileNotFoundError(f"{path} cannot be written; expected a name in a folder that exists.")
     for kind in (*kinds, "json"):
         target = path.parent / f"{path.name}.{kind}"
-        if target.is_dir():
+        if os.path.isdir(target):
             raise IsADirectoryError(f"{target} is a folder; expected a name of files that can be written.")
     return path
 

@@ -46,7 +46,7 @@ def plain(x: Any) -> Any:
         return x.isoformat()
     if isinstance(x, PurePath):
         return str(x)
-    expected = "numbers, texts, dates, paths, lists, sets and dicts of them"
+    expected = "numbers, texts, lists, sets, dates, paths and dicts of them"
     raise TypeError(f"a parameter is a {type(x).__name__}; expected {expected}.")
 
 
