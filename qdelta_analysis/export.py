@@ -103,6 +103,8 @@ def _written(folder: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
             for path, content in zip(paths, contents.values(), strict=True):
                 all_of_them.enter_context(replacing(path)).write_bytes(content)
     except OSError as error:
+        if error.errno is None:  # it says what it is about
+            raise
         raise type(error)(f"{paths[0].with_suffix('')} cannot be written ({error.strerror or error}).") from error
     return paths
 

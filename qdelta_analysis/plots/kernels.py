@@ -126,21 +126,33 @@ def launch_figure(needs: xr.Dataset) -> go.Figure:
     registers, shared = needs.registers.values, needs.shared.values / 1024
     spilled = [f", {n:.0f} bytes spilled" if n else "" for n in needs.spilled.values]
     panels = [
-        (registers, [f"{n:.0f}{more}" for n, more in zip(registers, spilled, strict=True)], 255, "registers a thread"),
-        (shared, [f"{n:.0f}" for n in shared], needs.attrs["shared_limit"] / 1024, "shared memory a program, KiB"),
+        (
+            registers,
+            [f"{n:.0f}{more}" for n, more in zip(registers, spilled, strict=True)],
+            255,
+            "registers<br>a thread",
+        ),
+        (shared, [f"{n:.0f}" for n in shared], needs.attrs["shared_limit"] / 1024, "shared memory<br>a program, KiB"),
     ]
     for column, (values, words, limit, title) in enumerate(panels, start=1):
-        style = {"marker_color": COLORS["memory"], "textfont_color": "white", "insidetextanchor": "start"}
+        style = {
+            "marker_color": COLORS["memory"],
+            "textfont_color": "white",
+            "insidetextanchor": "start",
+            "textangle": 0,
+        }
         bars = go.Bar(x=values, y=labels, orientation="h", text=words, textposition="inside", **style)
         figure.add_trace(bars, row=1, col=column)
         place: dict[str, Any] = {"row": 1, "col": column}
         line = {"color": COLORS["memory_bound"], "width": 1, "dash": "dot"}
-        figure.add_vline(x=limit, line=line, annotation_text=f"limit {limit:.0f}", annotation_position="top", **place)
-        figure.update_xaxes(title_text=title, range=[0, 1.06 * limit], **place)
+        # It ends at the line, so that it stays within a narrow panel.
+        said = {"text": f"limit {limit:.0f}", "y": 1, "xanchor": "right", "yanchor": "bottom"}
+        figure.add_vline(x=limit, line=line, annotation=said, **place)
+        figure.update_xaxes(title_text=title, range=[0, 1.06 * limit], nticks=4, tickangle=0, **place)
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     figure.update_layout(template=template(), showlegend=False, bargap=0.25, width=_WIDTH)
-    figure.update_layout(height=75 + 43 * len(labels))
-    return figure.update_layout(margin={"l": 10, "r": 12, "t": 25, "b": 50})
+    figure.update_layout(height=90 + 43 * len(labels))
+    return figure.update_layout(margin={"l": 10, "r": 12, "t": 25, "b": 65})
 
 
 def throughput_figure(recorded: xr.Dataset) -> go.Figure:

@@ -10,6 +10,8 @@ import pytest
 from qdelta_analysis import gallery
 from qdelta_analysis.fingerprints import data_hash, differences, fingerprint, same_text
 
+# The shape checker would take longer than what it checks: a figure has a thousand parts.
+pytestmark = pytest.mark.usefixtures("as_users_call")
 FOLDER = gallery.figures_folder()
 RECIPES = gallery.recipes(FOLDER)
 
