@@ -447,3 +447,13 @@ def test_a_picture_that_takes_too_long_says_what_to_do(tmp_path, monkeypatch, as
     with pytest.raises(RuntimeError, match=r"the figure has 2 points, and its PDF was not drawn within 0 s; expected"):
         export(small(), tmp_path / "figure")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_above_a_panel_has_room_in_print():
+    top = lambda figure: for_print(figure).layout.margin.t
+    line = lambda **note: small().add_vline(1, annotation={"text": "limit", "y": 1, "yanchor": "bottom", **note})
+    assert top(small()) == 8
+    assert top(line()) == top(small().add_annotation(text="title", yref="paper", y=1, yanchor="bottom")) == 20
+    assert top(line(text="two<br>lines")) > 28
+    assert top(line(yanchor="top")) == 8  # it stands inside
+    assert top(line().update_layout(yaxis_domain=[0, 0.5])) == 8  # above a lower panel

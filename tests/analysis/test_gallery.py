@@ -1,6 +1,7 @@
 """The gallery: what was built matches its recipes, is fit for print, and a change is noticed."""
 
 import ast
+import dataclasses
 import itertools
 import json
 import shutil
@@ -134,6 +135,40 @@ def test_a_change_is_noticed_from_the_terminal(tmp_path):
     assert "mine.py is no recipe" in said
     shutil.rmtree(tmp_path / "recipes")
     assert figures()[0] == 2
+
+
+def damaged(text: str) -> list[str]:
+    """A sidecar cut short, of another kind, or with a part missing or of another kind."""
+    whole = json.loads(text)
+    found = ["", text[: len(text) // 2], "[]", "null", "3", '"text"', "{}", text.replace('"', "", 1)]
+    for key in ("parameters", "venue", "size_in", "drawing", "files"):
+        found += [json.dumps({**whole, key: other}) for other in (None, 3, "text", [])]
+        found.append(json.dumps({name: x for name, x in whole.items() if name != key}))
+    numbers = next(name for name, x in whole["drawing"].items() if isinstance(x, dict))
+    for part in whole["drawing"][numbers]:
+        for other in (None, "text", [1, [2]]):
+            found.append(
+                json.dumps(whole | {"drawing": whole["drawing"] | {numbers: whole["drawing"][numbers] | {part: other}}})
+            )
+    return found
+
+
+def test_a_damaged_sidecar_or_recipe_is_said_and_is_no_traceback(tmp_path, as_users_call):
+    (recipe,) = gallery.recipes(FOLDER, ["01_norm_against_lam"])
+    sidecar = tmp_path / f"{recipe.name}.json"
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    text = sidecar.read_text()
+    assert gallery.check(tmp_path, recipe) == []
+    for broken in damaged(text):
+        sidecar.write_text(broken)
+        wrong = gallery.check(tmp_path, recipe)
+        assert wrong, broken[:80]
+        assert all("\n" not in sentence for sentence in wrong)
+    sidecar.write_bytes(b"\xff\xfe\x00")
+    assert gallery.check(tmp_path, recipe) == [f"{sidecar} is damaged; expected a sidecar as `export` writes it"]
+    sidecar.write_text(text)
+    fails = dataclasses.replace(recipe, draw=lambda: 1 / 0)
+    assert gallery.check(tmp_path, fails) == ["its recipe fails with ZeroDivisionError: division by zero"]
 
 
 WRONG_PAGE = "README.md does not show the recipes' captions\n"

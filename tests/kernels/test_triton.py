@@ -66,6 +66,7 @@ def upright(monkeypatch):
     monkeypatch.setattr(chunk, "launches", lambda *_: turned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2norm_qk", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_outputs_state_and_gradients(shape, l2norm_qk):
@@ -144,6 +145,7 @@ def test_the_doubling_cycle_in_which_the_error_contracts_perfectly():
             assert relative_error(ours, reference) <= 1e-5
 
 
+@pytest.mark.slow
 def test_packed_sequences_equal_separate_ones():
     bounds = [0, 3, 3, 40, 41, 90]
     x = tokens(T=90, H=1, HV=2, K=16, V=16, N=5).to(torch.float32)
