@@ -1,15 +1,27 @@
-# `make lab` opens the explorer; `make test` proves the whole project. Both set up .venv when it is missing or stale.
+# `make lab` opens the explorer; `make test` proves the whole project, `make quick` its heart in under two minutes.
+# Each sets up .venv when it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: lab test check figures bench clean
+.PHONY: lab test quick check figures bench clean
 
 lab: $(READY)
 	$(BIN)/qdelta lab
 
 test: check
 	$(BIN)/python -m pytest
+
+# The operation against its definition, transition, claims, inputs, traces, capture, files, command line and figures'
+# data; no browser, no compiler, no training, no second process but the command line's.
+QUICK := kernels/test_recurrence.py kernels/test_special_cases.py kernels/test_bad_input.py kernels/test_triton.py \
+  analysis/test_transition.py analysis/test_guarantees.py analysis/test_guarantees_refuse.py analysis/test_inputs.py \
+  analysis/test_tracing.py analysis/test_capture.py analysis/test_cli.py analysis/test_fingerprints.py \
+  analysis/test_export.py learning/test_rules.py learning/test_state.py
+
+quick: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest $(QUICK:%=tests/%) -m "not browser and not gpu and not slow"
 
 check: $(READY)
 	$(BIN)/ruff check .

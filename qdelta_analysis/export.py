@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import html
 import io
-import json
 import os
 import re
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,18 @@ import numpy as np
 from .extras import from_extra
 from .files import replacing
 from .plots.printing import for_print
-from .plots.theme import FONT
+from .printed import check_fonts, check_texts
 from .provenance import provenance
 from .rendering import FORMATS, PNG_PIXELS_PER_INCH, Format, draw
+from .strict import dumps
 
 with from_extra("lab"):
     import plotly.graph_objects as go
+    from plotly.basedatatypes import BaseFigure
 
 # Widths in inches.
 VENUES = {"icml-column": 3.25, "icml-page": 6.75, "neurips": 5.5, "iclr": 5.5}
+_PAGE = 9.0  # inches, the height of each of these venues' text
 _LARGEST = 40.0
 _UNSEEN = 0.05  # mean change of a colour's part, of 255
 
@@ -44,38 +47,69 @@ def export(
 
     Args:
         figure: what to draw; it stays as it is. A title is left out: in a paper that is the caption's work.
-        name: a path without an ending.
+        name: a path without an ending; one of a file that is written here, such as ".pdf", is taken off.
         venue: "icml-column" (3.25 in wide), "icml-page" (6.75), "neurips", "iclr" (5.5), or (width, height) in inches.
         height: in inches; None keeps the figure's own proportions, at least 0.62 of the width.
         formats: some of "pdf", "svg", "png".
-        parameters: what the figure was made with, seeds included; for the sidecar and the files' own metadata.
+        parameters: what the figure was made with, seeds included; for the sidecar and the files' own metadata. There,
+            NaN and infinities are the texts "NaN", "Infinity" and "-Infinity".
 
     Returns the paths written, the sidecar last. Text is set in 9 points, ticks in 7.5, nothing below 6. It stays text,
-    its fonts are embedded, and a warning says if the one that the theme asks for is not on this machine.
+    its fonts are embedded, and a warning says if the one that the theme asks for is not on this machine, or if no font
+    has a character, which is then drawn as a box.
 
-    Raises ValueError for a venue, height or format that is none, TypeError for parameters that JSON cannot hold,
-    FileNotFoundError for a folder that is not there, and RuntimeError where no Chrome can be started, with the command
-    that brings one, or where a font would not be embedded. Nothing is written then.
+    Raises ValueError for a venue, height, format or name that is none, and for TeX, which is drawn as it stands;
+    TypeError for parameters that JSON cannot hold, OSError where files cannot be written, and RuntimeError where no
+    Chrome can be started, with the command that brings one, where it takes too long, or where a font would not be
+    embedded. All files are written, or none.
     """
-    path = Path(name)
+    if not isinstance(figure, BaseFigure):
+        raise TypeError(f"figure is a {type(figure).__name__}; expected a plotly Figure.")
     width, height = _size(figure, venue, height)
     kinds = _formats(formats)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} cannot be written; expected a name in a folder that exists.")
+    path = _path(name, kinds)
     made = {"venue": venue if isinstance(venue, str) else "free", "size_in": [width, height]}
     made |= provenance(figure, parameters or {})
-    # The PDF is drawn in any case: it says which fonts were found.
-    drawn = draw(for_print(figure), width, height, ("pdf", *(kind for kind in kinds if kind != "pdf")))
-    made["fonts"] = _check_fonts(drawn["pdf"])
-    note = json.dumps({key: value for key, value in made.items() if key != "drawing"}, ensure_ascii=False)
+    # PDF and SVG are drawn in any case: they say which fonts and texts were drawn.
+    drawn = draw(for_print(figure), width, height, tuple(dict.fromkeys(("pdf", "svg", *kinds))))
+    made["fonts"] = check_fonts(drawn["pdf"])
+    check_texts(drawn["svg"], drawn["pdf"])
+    note = dumps({key: value for key, value in made.items() if key != "drawing"})
     finish = {"pdf": _finished_pdf, "svg": _finished_svg, "png": _finished_png}
     contents = {f"{path.name}.{kind}": finish[kind](drawn[kind], note, (width, height)) for kind in kinds}
     made["files"] = {file: hashlib.sha256(content).hexdigest() for file, content in contents.items()}
-    contents[f"{path.name}.json"] = (json.dumps(made, indent=1, ensure_ascii=False) + "\n").encode()
-    for file, content in contents.items():
-        with replacing(path.parent / file) as new:
-            new.write_bytes(content)
-    return tuple(path.parent / file for file in contents)
+    contents[f"{path.name}.json"] = (dumps(made, indent=1) + "\n").encode()
+    return _written(path.parent, contents)
+
+
+def _path(name: str | os.PathLike, kinds: Sequence[str]) -> Path:
+    """Return where to write, without an ending; refuse a name of no file before anything is drawn."""
+    path = Path(name)
+    if path.suffix.lower().removeprefix(".") in (*FORMATS, "json"):
+        path = path.with_suffix("")
+    if not path.name.strip(".") or os.fspath(name).endswith(("/", os.sep)) or "\0" in path.name:
+        raise ValueError(f"name is {os.fspath(name)!r}; expected the name of a file, without its ending.")
+    if not os.path.isdir(path.parent):  # Path's own raises where a name is too long
+        raise FileNotFoundError(f"{path} cannot be written; expected a name in a folder that exists.")
+    for kind in (*kinds, "json"):
+        target = path.parent / f"{path.name}.{kind}"
+        if os.path.isdir(target):
+            raise IsADirectoryError(f"{target} is a folder; expected a name of files that can be written.")
+    return path
+
+
+def _written(folder: Path, contents: Mapping[str, bytes]) -> tuple[Path, ...]:
+    """Write all files or none: each takes its place only when all are on the disk."""
+    paths = tuple(folder / file for file in contents)
+    try:
+        with ExitStack() as all_of_them:
+            for path, content in zip(paths, contents.values(), strict=True):
+                all_of_them.enter_context(replacing(path)).write_bytes(content)
+    except OSError as error:
+        if error.errno is None:  # it says what it is about
+            raise
+        raise type(error)(f"{paths[0].with_suffix('')} cannot be written ({error.strerror or error}).") from error
+    return paths
 
 
 def _size(figure: go.Figure, venue: str | tuple[float, float], height: float | None) -> tuple[float, float]:
@@ -84,53 +118,24 @@ def _size(figure: go.Figure, venue: str | tuple[float, float], height: float | N
             raise ValueError(f"venue is {venue!r}; expected one of {', '.join(VENUES)}, or (width, height) in inches.")
         layout: Any = figure.layout
         own = layout.height / layout.width if layout.height and layout.width else 0
-        width = VENUES[venue]
+        width, tallest = VENUES[venue], _PAGE
         height = round(width * max(own, 0.62), 2) if height is None else height
-    elif len(venue) != 2 or height is not None:
+    elif not isinstance(venue, tuple | list) or len(venue) != 2 or height is not None:
         raise ValueError(f"venue is {venue!r}, height {height!r}; expected (width, height) in inches and no height.")
     else:
-        width, height = venue
-    for what, inches in (("width", width), ("height", height)):
-        if not 0.5 <= inches <= _LARGEST:
-            raise ValueError(f"{what} is {inches!r}; expected inches, 0.5 to {_LARGEST:g}.")
+        (width, height), tallest = venue, _LARGEST
+    for what, inches, most in (("width", width, _LARGEST), ("height", height, tallest)):
+        if not isinstance(inches, Real) or not 0.5 <= inches <= most:
+            page = f", as tall as {venue}'s page" if most == _PAGE else ""
+            raise ValueError(f"{what} is {inches!r}; expected inches, 0.5 to {most:g}{page}.")
     return float(width), float(height)
 
 
 def _formats(formats: Sequence[Format]) -> tuple[Format, ...]:
-    kinds = tuple(formats)
-    if isinstance(formats, str) or not kinds or not set(kinds) <= set(FORMATS):
+    kinds = tuple(formats) if isinstance(formats, Iterable) else ()
+    if isinstance(formats, str) or not kinds or not all(kind in FORMATS for kind in kinds):
         raise ValueError(f"formats is {formats!r}; expected some of {', '.join(FORMATS)}, in a list or tuple.")
     return kinds
-
-
-def _check_fonts(pdf: bytes) -> list[str]:
-    """Return the fonts of a PDF; refuse those that venues refuse, and warn where the theme's is not among them."""
-    with from_extra("lab"):
-        from pypdf import PdfReader
-
-    fonts: dict[str, str] = {}
-    for page in PdfReader(io.BytesIO(pdf)).pages:
-        for reference in (page.get("/Resources", {}).get("/Font") or {}).values():
-            font = reference.get_object()
-            inner = font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font
-            name = str(inner.get("/BaseFont", "?")).lstrip("/").split("+")[-1]
-            kind = str(font.get("/Subtype"))
-            descriptor = inner.get("/FontDescriptor", {}).get_object() if "/FontDescriptor" in inner else {}
-            if kind == "/Type3" or not any(key.startswith("/FontFile") for key in descriptor):
-                how = "of Type 3" if kind == "/Type3" else "not embedded"
-                raise RuntimeError(f"the font {name} would be {how}, which venues refuse; nothing was written.")
-            fonts[name] = kind
-    # "LiberationSans-Italic" is of the family "Liberation Sans"; the last of the list is generic.
-    families = [family.strip() for family in FONT.split(",")[:-1]]
-    wanted = tuple(family.replace(" ", "") for family in families)
-    if fonts and not any(name.startswith(wanted) for name in fonts):
-        found = ", ".join(sorted(fonts))
-        warnings.warn(
-            f"none of the fonts {', '.join(families)} is on this machine, so the figure is set in {found}; "
-            "on Debian the package fonts-liberation brings the first.",
-            stacklevel=3,
-        )
-    return sorted(fonts)
 
 
 def _finished_pdf(pdf: bytes, note: str, size: tuple[float, float]) -> bytes:

@@ -20,7 +20,8 @@ from typing import Any
 from .export import export
 from .extras import from_extra
 from .files import replacing
-from .provenance import differences, provenance
+from .fingerprints import described, differences, same_text
+from .provenance import provenance
 
 with from_extra("lab"):
     import plotly.graph_objects as go
@@ -76,20 +77,30 @@ def write_page(folder: Path) -> Path:
 def check(folder: Path, recipe: Recipe) -> list[str]:
     """Draw one recipe anew, in memory, and return how it differs from its sidecar and files; empty if it matches.
 
-    Numbers are compared up to rounding, and neither versions nor commits are. No browser is needed.
+    Numbers are compared up to rounding, as `fingerprints.differences` does, and neither versions nor commits are. No
+    browser is needed. A damaged sidecar or a recipe that fails is such a difference too.
     """
     sidecar = folder / f"{recipe.name}.json"
     if not sidecar.is_file():
         return ["it has not been built"]
-    recorded = json.loads(sidecar.read_text())
-    drawn = provenance(*recipe.draw())
+    try:
+        figure, parameters = recipe.draw()
+    except Exception as error:  # a recipe is the user's code: whatever it does, the next is checked
+        return [f"its recipe fails with {type(error).__name__}: {error}"]
+    drawn = provenance(figure, parameters)
+    try:
+        return _compared(folder, recipe, json.loads(sidecar.read_text(encoding="utf-8")), drawn)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return [f"{sidecar} is damaged; expected a sidecar as `export` writes it"]
+
+
+def _compared(folder: Path, recipe: Recipe, recorded: dict[str, Any], drawn: dict[str, Any]) -> list[str]:
     found = []
-    if recorded["parameters"] != drawn["parameters"]:
+    if differences(*(described(made["parameters"]) for made in (recorded, drawn))):
         found.append(f"parameters were {recorded['parameters']} and are {drawn['parameters']}")
     if (recorded["venue"], recorded["size_in"][1]) != (recipe.venue, recipe.height):
         found.append(f"it was drawn for {recorded['venue']}, {recorded['size_in'][1]:g} in high")
-    drawing = json.loads(json.dumps(drawn["drawing"]))
-    found += [f"{name} is another" for name in differences(recorded["drawing"], drawing)]
+    found += [f"{name} is another" for name in differences(recorded["drawing"], drawn["drawing"])]
     for name, digest in recorded["files"].items():
         file = folder / name
         if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest:
@@ -101,7 +112,10 @@ def check_page(folder: Path) -> list[str]:
     """Return what is wrong with the gallery: captions that changed, and figures whose recipe is gone."""
     found, names = [], {recipe.name for recipe in recipes(folder)}
     readme = folder / "README.md"
-    if not readme.is_file() or readme.read_text(encoding="utf-8") != page(recipes(folder)):
+    # A caption may say numbers that are computed anew.
+    if not readme.is_file() or not same_text(
+        readme.read_text(encoding="utf-8", errors="replace"), page(recipes(folder))
+    ):
         found.append("README.md does not show the recipes' captions")
     gone = sorted(path.stem for path in folder.glob("*.json") if path.stem not in names)
     return found + [f"{name} has no recipe" for name in gone]

@@ -9,6 +9,8 @@ import shutil
 from threading import Lock, Thread
 from typing import Any, Literal
 
+import numpy as np
+
 from .extras import from_extra
 
 with from_extra("lab"):
@@ -24,22 +26,40 @@ _NO_CHROME = (
     "no Chrome could be started to draw the figure ({}); install one with `plotly_get_chrome` (or Debian's package "
     "chromium), or name one in BROWSER_PATH."
 )
-_PATIENCE = 120.0  # seconds
+# Seconds to wait for a picture; of many points, which a vector format holds one by one, more for each.
+_PATIENCE, _PER_POINT = 120.0, 5e-3
 
 
 def draw(figure: go.Figure, width: float, height: float, formats: tuple[Format, ...]) -> dict[Format, bytes]:
     """Return a figure of width x height inches in each format, PNG at 300 pixels an inch, all by the same browser.
 
     The browser starts with the first figure and ends with this process. Raises RuntimeError where none can be started,
-    with the command that brings one.
+    with the command that brings one, or where it takes too long for what there is to draw.
     """
+    traces: Any = figure.data
+    points = sum(map(_points, traces))
+    patience = _PATIENCE + _PER_POINT * points
     figure_dict = figure.to_dict()
     drawn: dict[Format, bytes] = {}
     for kind in formats:
         scale = PNG_PIXELS_PER_INCH / PIXELS_PER_INCH if kind == "png" else 1
         size = {"width": width * PIXELS_PER_INCH, "height": height * PIXELS_PER_INCH}
-        drawn[kind] = _Browser.get().calculate(figure_dict, {"format": kind, "scale": scale, **size})
+        try:
+            drawn[kind] = _Browser.get().calculate(figure_dict, {"format": kind, "scale": scale, **size}, patience)
+        except TimeoutError:  # asyncio's, which says nothing
+            raise RuntimeError(
+                f"the figure has {points:,} points, and its {kind.upper()} was not drawn within {patience:.0f} s; "
+                "expected fewer: draw a part of them, their extremes, or a histogram or heat map of them."
+            ) from None
     return drawn
+
+
+def _points(trace: Any) -> int:
+    """Count what of a trace is drawn one by one: a heat map is one picture."""
+    if trace.type in ("heatmap", "image"):
+        return 0
+    held = trace.to_plotly_json()
+    return max((np.size(held[name]) for name in ("x", "y") if name in held), default=0)
 
 
 def find_browser() -> str:
@@ -98,7 +118,7 @@ class _Browser:
         page = kaleido.PageGenerator(mathjax=False)
 
         async def start() -> Any:
-            browser = kaleido.Kaleido(n=1, path=path, page_generator=page)
+            browser = kaleido.Kaleido(n=1, path=path, page_generator=page, timeout=None)  # `_wait` has one
             await browser.__aenter__()
             return browser
 
@@ -108,15 +128,15 @@ class _Browser:
             self._loop.call_soon_threadsafe(self._loop.stop)
             raise RuntimeError(_NO_CHROME.format(f"{path} failed")) from error
 
-    def calculate(self, figure: dict[str, Any], options: dict[str, Any]) -> bytes:
+    def calculate(self, figure: dict[str, Any], options: dict[str, Any], patience: float) -> bytes:
         try:
-            return self._wait(self._kaleido.calc_fig(figure, opts=options))
+            return self._wait(self._kaleido.calc_fig(figure, opts=options), patience)
         except Exception:
             self.stop()  # whatever state it is in
             raise
 
-    def _wait(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_PATIENCE)
+    def _wait(self, coroutine: Any, patience: float = _PATIENCE) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(patience)
 
     def _close(self) -> None:
         try:

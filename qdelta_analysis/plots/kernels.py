@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from .theme import COLORS, DIVERGING_STOPS, template
+from .theme import COLORS, DIVERGING_STOPS, spacing, styles, template
 
 # What JupyterLab shows beside its file browser in a window of 1200 pixels.
 _WIDTH = 740
@@ -30,6 +30,7 @@ _CYCLE: list[str] = template().to_plotly_json()["layout"]["colorway"]
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
 # Each lighter than the last, so that bars are told apart in greyscale too.
 _BARS = ("memory", "error_after", "error_before", "marked")
+_PATTERNS = ("", "/", "x", ".", "-")
 _SERIES = {
     "operator_norm": ("‖A‖", COLORS["norm"]),
     "spectral_radius": ("ρ(A)", COLORS["eigenvalue"]),
@@ -77,9 +78,9 @@ def deviation_figure(found: xr.Dataset) -> go.Figure:
     for column, (along, by, sign, domain) in enumerate(panels, start=1):
         legend = "legend" if column == 1 else "legend2"
         x, lines = released[along].values, {}
-        for number, value in enumerate(released[by].values):
-            marker = {"symbol": _SYMBOLS[number % len(_SYMBOLS)], "size": 7}
-            color = _CYCLE[number % len(_CYCLE)]
+        looks = styles(released.sizes[by], colors=_CYCLE, marks=_SYMBOLS)
+        for value, (color, symbol) in zip(released[by].values, looks, strict=True):
+            marker = {"symbol": symbol, "size": 7}
             style = {"marker": marker, "line": {"color": color, "width": 1.5}, "mode": "lines+markers"}
             lines[f"{sign} = {value:g}"] = (released.sel({by: value}).values, style)
         style = {"mode": "lines", "line": {"color": COLORS["reference"], "width": 5}, "opacity": 0.5}
@@ -125,33 +126,48 @@ def launch_figure(needs: xr.Dataset) -> go.Figure:
     registers, shared = needs.registers.values, needs.shared.values / 1024
     spilled = [f", {n:.0f} bytes spilled" if n else "" for n in needs.spilled.values]
     panels = [
-        (registers, [f"{n:.0f}{more}" for n, more in zip(registers, spilled, strict=True)], 255, "registers a thread"),
-        (shared, [f"{n:.0f}" for n in shared], needs.attrs["shared_limit"] / 1024, "shared memory a program, KiB"),
+        (
+            registers,
+            [f"{n:.0f}{more}" for n, more in zip(registers, spilled, strict=True)],
+            255,
+            "registers<br>a thread",
+        ),
+        (shared, [f"{n:.0f}" for n in shared], needs.attrs["shared_limit"] / 1024, "shared memory<br>a program, KiB"),
     ]
     for column, (values, words, limit, title) in enumerate(panels, start=1):
-        style = {"marker_color": COLORS["memory"], "textfont_color": "white", "insidetextanchor": "start"}
+        style = {
+            "marker_color": COLORS["memory"],
+            "textfont_color": "white",
+            "insidetextanchor": "start",
+            "textangle": 0,
+        }
         bars = go.Bar(x=values, y=labels, orientation="h", text=words, textposition="inside", **style)
         figure.add_trace(bars, row=1, col=column)
         place: dict[str, Any] = {"row": 1, "col": column}
         line = {"color": COLORS["memory_bound"], "width": 1, "dash": "dot"}
-        figure.add_vline(x=limit, line=line, annotation_text=f"limit {limit:.0f}", annotation_position="top", **place)
-        figure.update_xaxes(title_text=title, range=[0, 1.06 * limit], **place)
+        # It ends at the line, so that it stays within a narrow panel.
+        said = {"text": f"limit {limit:.0f}", "y": 1, "xanchor": "right", "yanchor": "bottom"}
+        figure.add_vline(x=limit, line=line, annotation=said, **place)
+        figure.update_xaxes(title_text=title, range=[0, 1.06 * limit], nticks=4, tickangle=0, **place)
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True)
     figure.update_layout(template=template(), showlegend=False, bargap=0.25, width=_WIDTH)
-    figure.update_layout(height=75 + 43 * len(labels))
-    return figure.update_layout(margin={"l": 10, "r": 12, "t": 25, "b": 50})
+    figure.update_layout(height=90 + 43 * len(labels))
+    return figure.update_layout(margin={"l": 10, "r": 12, "t": 25, "b": 65})
 
 
 def throughput_figure(recorded: xr.Dataset) -> go.Figure:
     """Draw tokens times heads per second of each kernel at each shape, and the floor's: the most there could be."""
     figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     labels = [_shape_label(recorded.isel(shape=i)) for i in range(recorded.sizes["shape"])]
+    plain = [(color, "") for color in _BARS]
+    looks = styles(recorded.sizes["kernel"], plain, colors=_BARS, marks=_PATTERNS)
     for column, name in enumerate(recorded["pass"].values, start=1):
-        for kernel, color in zip(recorded.kernel.values, _BARS, strict=False):
+        for kernel, (color, pattern) in zip(recorded.kernel.values, looks, strict=True):
             values = recorded.throughput.sel({"pass": name, "kernel": kernel}).values / 1e9
             if np.isnan(values).all():
                 continue
-            marker = {"color": COLORS[color], "line": {"color": "#222222", "width": 0.5}}
+            marker: dict[str, Any] = {"color": COLORS[color], "line": {"color": "#222222", "width": 0.5}}
+            marker |= {"pattern": {"shape": pattern}} if pattern else {}
             style = {"name": kernel, "legendgroup": kernel, "showlegend": column == 1, "marker": marker}
             figure.add_trace(go.Bar(x=values, y=labels, orientation="h", **style), row=1, col=column)
         title = f"{name}, 10<sup>9</sup> tokens × heads / s"
@@ -170,7 +186,9 @@ def envelope_figure(envelopes: dict[str, xr.Dataset]) -> go.Figure:
 
     Each band is drawn as steps with a line around it, so that the narrowest spike has a width on the screen.
     """
-    figure = make_subplots(rows=len(envelopes), cols=1, shared_xaxes=True, vertical_spacing=0.03)
+    figure = make_subplots(
+        rows=len(envelopes), cols=1, shared_xaxes=True, vertical_spacing=spacing(0.03, len(envelopes))
+    )
     for row, (name, band) in enumerate(envelopes.items(), start=1):
         label, color = _SERIES.get(name, (name, COLORS["memory"]))
         edges = np.stack([band["first"].values, band["last"].values + 1], axis=1).flatten()

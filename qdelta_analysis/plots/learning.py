@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from .theme import COLORS, template
+from .theme import COLORS, DASHES, spacing, styles, template
 
 # Each rule has a colour, a mark and a dash of its own; further variants go on through them.
 _RULES = {
@@ -17,7 +18,9 @@ _RULES = {
     "gated-deltanet": ("memory", "circle", "dash"),
     "q-delta": ("error_after", "diamond", "solid"),
 }
-_MORE = [(color, mark, "solid") for color in ("alignment", "norm", "error_bound") for mark in ("cross", "x", "star")]
+_MORE = ("norm", "alignment", "memory_bound", "error_bound", "memory", "error_after", "error_before")
+_MARKS = dict(zip(DASHES, ("x", "cross", "star", "triangle-down", "pentagon", "hexagram"), strict=True))
+_LAYERS = (("memory", "solid"), ("error_after", "dash"), ("alignment", "dot"), ("norm", "dashdot"))
 
 
 def scores_figure(
@@ -31,7 +34,10 @@ def scores_figure(
     """
     rows = found.loc[found["metric"] == metric]
     tasks = list(dict.fromkeys(rows["task"]))
-    figure = make_subplots(rows=1, cols=len(tasks), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=tasks)
+    figure = make_subplots(
+        rows=1, cols=len(tasks), shared_yaxes=True, horizontal_spacing=spacing(0.04, len(tasks)), subplot_titles=tasks
+    )
+    looks, named = _styles(rows["variant"]), set[str]()
     for column, task in enumerate(tasks, start=1):
         part = rows.loc[rows["task"] == task]
         conditions, variants = (list(dict.fromkeys(part[name])) for name in ("condition", "variant"))
@@ -40,14 +46,17 @@ def scores_figure(
             shift = 0.5 * ((number + 0.5) / len(variants) - 0.5)  # beside each other, so that no bar hides another
             seeds = runs.loc[(runs["task"] == task) & (runs["variant"] == variant) & (runs["metric"] == metric)]
             places = {condition: i + shift for i, condition in enumerate(conditions)}
-            figure.add_trace(_points(mine, variant, number, places).update(showlegend=column == 1), row=1, col=column)
+            points = _points(mine, variant, looks[variant], places).update(showlegend=variant not in named)
+            figure.add_trace(points, row=1, col=column)
+            named.add(variant)
             aside = {condition: x + 0.22 / len(variants) for condition, x in places.items()}
-            figure.add_trace(_rings(seeds, variant, number, aside), row=1, col=column)
+            figure.add_trace(_rings(seeds, variant, looks[variant], aside), row=1, col=column)
         if chance is not None and task in chance:
             line = {"color": COLORS["reference"], "width": 1, "dash": "dash"}
             ends = {"x": [-0.5, len(conditions) - 0.5], "y": [chance[task]] * 2}
-            guess = go.Scatter(**ends, line=line, mode="lines", name="guessing", showlegend=column == 1)
+            guess = go.Scatter(**ends, line=line, mode="lines", name="guessing", showlegend="guessing" not in named)
             figure.add_trace(guess, row=1, col=column)
+            named.add("guessing")
         figure.update_xaxes(
             tickvals=list(range(len(conditions))),
             ticktext=[_broken(c.removeprefix(f"{task}, ")) for c in conditions],
@@ -66,8 +75,9 @@ def losses_figure(losses: pd.DataFrame, *, window: int = 5) -> go.Figure:
     losses: the columns variant, seed, tokens and loss; each seed's smoothed over `window` rows.
     """
     figure = go.Figure()
-    for number, variant in enumerate(dict.fromkeys(losses["variant"])):
-        color, _, dash = _style(variant, number)
+    looks = _styles(losses["variant"])
+    for variant in dict.fromkeys(losses["variant"]):
+        color, _, dash = looks[variant]
         runs = losses.loc[losses["variant"] == variant].pivot(index="tokens", columns="seed", values="loss")
         smooth = runs.rolling(window, min_periods=1).mean()
         style = {"mode": "lines", "showlegend": False, "hoverinfo": "skip", "legendgroup": variant, "opacity": 0.35}
@@ -82,8 +92,8 @@ def losses_figure(losses: pd.DataFrame, *, window: int = 5) -> go.Figure:
     return _finished(figure)
 
 
-def _points(mine: pd.DataFrame, variant: str, number: int, places: Mapping[str, float]) -> go.Scatter:
-    color, mark, _ = _style(variant, number)
+def _points(mine: pd.DataFrame, variant: str, look: tuple[str, str, str], places: Mapping[str, float]) -> go.Scatter:
+    color, mark, _ = look
     return go.Scatter(
         x=[places[condition] for condition in mine.index],
         y=mine["mean"],
@@ -97,12 +107,12 @@ def _points(mine: pd.DataFrame, variant: str, number: int, places: Mapping[str, 
     )
 
 
-def _rings(seeds: pd.DataFrame, variant: str, number: int, places: Mapping[str, float]) -> go.Scatter:
+def _rings(seeds: pd.DataFrame, variant: str, look: tuple[str, str, str], places: Mapping[str, float]) -> go.Scatter:
     return go.Scatter(
         x=[places[condition] for condition in seeds["condition"]],
         y=seeds["value"],
         mode="markers",
-        marker={"color": COLORS[_style(variant, number)[0]], "symbol": "circle-open", "size": 5},
+        marker={"color": COLORS[look[0]], "symbol": "circle-open", "size": 5},
         legendgroup=variant,
         showlegend=False,
         customdata=[[int(seed)] for seed in seeds["seed"]],
@@ -110,8 +120,12 @@ def _rings(seeds: pd.DataFrame, variant: str, number: int, places: Mapping[str, 
     )
 
 
-def _style(variant: str, number: int) -> tuple[str, str, str]:
-    return _RULES.get(variant, _MORE[number % len(_MORE)])
+def _styles(variants: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Return colour, mark and dash of each variant; no two have the same colour and mark, or colour and dash."""
+    known = [(color, dash) for color, _, dash in _RULES.values()]
+    others = [name for name in dict.fromkeys(variants) if name not in _RULES]
+    looks = styles(len(known) + len(others), known, colors=_MORE)[len(known) :]
+    return _RULES | {name: (color, _MARKS[dash], dash) for name, (color, dash) in zip(others, looks, strict=True)}
 
 
 def _broken(condition: str) -> str:
@@ -132,15 +146,19 @@ def watched_figure(watched: pd.DataFrame, marked: Mapping[str, float]) -> go.Fig
     watched: the columns step, layer, name and value, as training logs them. marked: by name, a value to hold it
     against, as a dashed line, such as the paper's.
     """
-    figure = make_subplots(rows=1, cols=len(marked), horizontal_spacing=0.1, subplot_titles=list(marked))
-    styles = [("memory", "solid"), ("error_after", "dash"), ("alignment", "dot"), ("norm", "dashdot")]
+    figure = make_subplots(
+        rows=1, cols=len(marked), horizontal_spacing=spacing(0.1, len(marked)), subplot_titles=list(marked)
+    )
+    layers = sorted(watched["layer"].unique())
+    looks, named = dict(zip(layers, styles(len(layers), _LAYERS), strict=True)), set[Any]()
     for column, (name, value) in enumerate(marked.items(), start=1):
         rows = watched.loc[watched["name"] == name]
-        for number, (layer, mine) in enumerate(rows.groupby("layer")):
-            color, dash = styles[number % len(styles)]
+        for layer, mine in rows.groupby("layer"):
+            color, dash = looks[layer]
             line = {"color": COLORS[color], "width": 2, "dash": dash}
             drawn = go.Scatter(x=mine["step"], y=mine["value"], mode="lines", line=line, name=f"layer {layer}")
-            figure.add_trace(drawn.update(showlegend=column == 1, legendgroup=str(layer)), row=1, col=column)
+            figure.add_trace(drawn.update(showlegend=layer not in named, legendgroup=str(layer)), row=1, col=column)
+            named.add(layer)
         line = {"color": COLORS["reference"], "width": 1, "dash": "dash"}
         ends = {"x": [watched["step"].min(), watched["step"].max()], "y": [value, value]}
         reference = go.Scatter(**ends, mode="lines", line=line, name="the paper's", showlegend=column == 1)
@@ -159,7 +177,11 @@ def differences_figure(found: pd.DataFrame, metric: str) -> go.Figure:
     conditions = list(dict.fromkeys(rows["condition"]))
     variants = list(dict.fromkeys(rows["variant"]))
     figure = make_subplots(
-        rows=1, cols=len(conditions), shared_yaxes=True, horizontal_spacing=0.04, subplot_titles=conditions
+        rows=1,
+        cols=len(conditions),
+        shared_yaxes=True,
+        horizontal_spacing=spacing(0.04, len(conditions)),
+        subplot_titles=conditions,
     )
     for column, condition in enumerate(conditions, start=1):
         part = rows.loc[rows["condition"] == condition]

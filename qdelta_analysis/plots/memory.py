@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from .theme import COLORS, DIVERGING_STOPS, template
+from .theme import COLORS, DIVERGING_STOPS, spacing, styles, template
 
 _LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 # Told apart by colour, by lightness and by dash.
@@ -36,7 +36,7 @@ def influence_figure(found: Mapping[str, Float[np.ndarray, "T T"]], block: slice
         cols=len(found),
         specs=specs,
         subplot_titles=list(found),
-        horizontal_spacing=0.14,
+        horizontal_spacing=spacing(0.14, len(found)),
         row_heights=[0.6, 0.4],
         vertical_spacing=0.2,
     )
@@ -53,7 +53,7 @@ def influence_figure(found: Mapping[str, Float[np.ndarray, "T T"]], block: slice
         figure.update_xaxes(title_text="written at j", **ticks, **place)
         figure.update_yaxes(autorange="reversed", **ticks, showticklabels=column == 1, **place)
     figure.update_yaxes(title_text="read at i", row=1, col=1)
-    for (name, M), (color, dash) in zip(found.items(), _SERIES, strict=False):
+    for (name, M), (color, dash) in zip(found.items(), styles(len(found), _SERIES), strict=True):
         distance, mean = mean_by_distance(M)
         line = {"color": COLORS[color], "dash": dash, "width": 2}
         figure.add_trace(go.Scatter(x=distance, y=mean, name=name, mode="lines", line=line), row=2, col=1)

@@ -13,6 +13,7 @@ from .theme import FONT, FONT_SIZE
 _POINT = 96 / 72  # pixels
 TEXT, SMALL, SMALLEST = 9.0, 7.5, 6.0  # points: text, ticks and legends, and below which nothing may be
 _POWERS = SMALLEST / 0.7 / 1.25 + 0.05  # plotly enlarges powers of ten, and exponents are 0.7 of them
+_LINE = 1.3  # from one line of a text to the next, of its size
 _CASING = 0.75  # points on either side
 _SHRINK = TEXT * _POINT / FONT_SIZE
 _HEATMAP = 600  # pixels along an axis: a picture of few pixels is blurred by some viewers
@@ -34,7 +35,7 @@ def for_print(figure: go.Figure) -> go.Figure:
         width=None,
         height=None,
         font={"family": FONT, "size": TEXT * _POINT},
-        margin={"l": 3, "r": 8, "t": 20 if _heads(printed) else 8, "b": 3, "pad": 0, "autoexpand": True},
+        margin={"l": 3, "r": 8, "t": 8 + _head(printed), "b": 3, "pad": 0, "autoexpand": True},
     )
     ticks = {"automargin": True, "ticklen": 3, "tickwidth": 0.75, "linewidth": 0.75, "gridwidth": 0.5}
     # Plotly sets powers of ten larger than it makes room for: y titles stay clear of them.
@@ -58,10 +59,18 @@ _COLORBAR = {
 }
 
 
-def _heads(figure: go.Figure) -> bool:
-    """Whether a panel's title stands above all panels: plotly makes no room for it."""
-    layout: Any = figure.layout
-    return any(note.yref == "paper" and note.yanchor == "bottom" and note.y > 0.99 for note in layout.annotations)
+def _head(figure: go.Figure) -> float:
+    """Return the height in pixels of what stands above all panels, as titles do: plotly makes no room for it."""
+    layout: dict[str, Any] = figure.layout.to_plotly_json()
+    lines = 0
+    for note in layout.get("annotations", ()):
+        if note.get("yanchor") != "bottom" or note.get("y", 0) <= 0.99:
+            continue
+        where = note.get("yref", "")
+        _, top = layout.get(where.removesuffix(" domain").replace("y", "yaxis", 1), {}).get("domain", (0, 1))
+        if where == "paper" or (where.endswith(" domain") and top > 0.99):
+            lines = max(lines, 1 + note.get("text", "").count("<br>"))
+    return TEXT * _POINT * (lines if lines < 2 else _LINE * lines)
 
 
 def _shrunk(x: Any, key: str = "") -> Any:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
-from .theme import COLORS, template
+from .theme import COLORS, styles, template
 
 _LEGEND = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 _LINES = (("memory", "solid"), ("error_after", "dash"), ("alignment", "dot"), ("norm", "dashdot"))
@@ -46,7 +46,7 @@ def sources_figure(rows: Mapping[str, np.ndarray], labels: Sequence[str]) -> go.
     """Draw how much each past value gives to one token's readouts, [n] each, over the tokens' labels, n of them."""
     figure = go.Figure()
     places = np.arange(len(labels))
-    for (name, row), (color, dash) in zip(rows.items(), _LINES, strict=False):
+    for (name, row), (color, dash) in zip(rows.items(), styles(len(rows), _LINES), strict=True):
         line = {"color": COLORS[color], "dash": dash, "width": 2, "shape": "hvh"}
         figure.add_trace(go.Scatter(x=places, y=row, name=name, mode="lines", line=line))
     figure.add_hline(0, line={"color": COLORS["reference"], "width": 1})
@@ -61,7 +61,7 @@ def over_lam_figure(
 ) -> go.Figure:
     """Draw quantities, [n] each, over the query feedback lam, [n]; `marked` is a lam to point out."""
     figure = go.Figure()
-    for (name, y), (color, dash) in zip(lines.items(), _LINES, strict=False):
+    for (name, y), (color, dash) in zip(lines.items(), styles(len(lines), _LINES), strict=True):
         style = {"color": COLORS[color], "dash": dash, "width": 2}
         figure.add_trace(go.Scatter(x=lam, y=y, name=name, mode="lines+markers", line=style))
     if marked is not None:

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 
 from ..stability import StabilityMap
 from ..transition import Transition
-from .theme import COLORS, DIVERGING_STOPS, template
+from .theme import COLORS, DIVERGING_STOPS, spacing, styles, template
 
 Traces = dict[str, dict[str, Any]]
 
@@ -64,8 +64,10 @@ def contraction_and_memory(factor: np.ndarray, memories: dict[str, np.ndarray]) 
     time = np.arange(len(factor))
     line = {"color": COLORS["error_after"], "width": 2}
     figure.add_trace(go.Scatter(x=time, y=factor, line=line, showlegend=False), row=1, col=1)
-    styles = [("memory", "solid"), ("alignment", "dash"), ("norm", "dot"), ("reference", "dashdot")]
-    for (name, norm), (color, dash) in zip(memories.items(), styles, strict=False):
+    looks = styles(
+        len(memories), [("memory", "solid"), ("alignment", "dash"), ("norm", "dot"), ("reference", "dashdot")]
+    )
+    for (name, norm), (color, dash) in zip(memories.items(), looks, strict=True):
         line = {"color": COLORS[color], "width": 2, "dash": dash}
         figure.add_trace(go.Scatter(x=np.arange(len(norm)), y=norm, name=name, line=line), row=2, col=1)
     figure.update_yaxes(title_text="|1 − βa|", range=[-0.05, 1.05], row=1, col=1)
@@ -81,7 +83,9 @@ def stability_figure(
 
     Colours are centred on no growth: red grows, blue shrinks. tokens: "lam", "beta" and "cos", [n] each.
     """
-    figure = make_subplots(rows=1, cols=len(maps), horizontal_spacing=0.15, subplot_titles=map_titles(maps))
+    figure = make_subplots(
+        rows=1, cols=len(maps), horizontal_spacing=spacing(0.15, len(maps)), subplot_titles=map_titles(maps)
+    )
     for column, m in enumerate(maps, start=1):
         place: dict[str, Any] = {"row": 1, "col": column}
         for key, values in map_traces(m).items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import plotly.graph_objects as go
 from plotly.colors import get_colorscale, sample_colorscale, unlabel_rgb
 
@@ -34,6 +36,29 @@ DIVERGING_STOPS = tuple((place, color) for place, color in get_colorscale("RdBu_
 # For numbers without a sign: made for colour-blind readers, and ever lighter, so that greyscale keeps the order.
 SEQUENTIAL = tuple((place, color) for place, color in get_colorscale("Cividis"))
 UNDRAWN = "#E8E8E8"  # where there is nothing to draw yet
+
+_LINES = ("memory", "error_after", "alignment", "norm", "error_before", "reference", "memory_bound")
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+
+
+def styles(
+    count: int, first: Sequence[tuple[str, str]] = (), *, colors: Sequence[str] = _LINES, marks: Sequence[str] = DASHES
+) -> list[tuple[str, str]]:
+    """Return `count` pairs of a colour's name and a dash (or another mark), no two alike.
+
+    Those given come first; of the others, neighbours differ in both. Raises ValueError for more than there are.
+    """
+    # All pairs once, for the numbers of colours and of marks have no common divisor.
+    others = [(colors[i % len(colors)], marks[i % len(marks)]) for i in range(len(colors) * len(marks))]
+    known = [*first, *(pair for pair in others if pair not in first)]
+    if count > len(known):
+        raise ValueError(f"{count} series are to be drawn; expected at most {len(known)}, all that can be told apart.")
+    return known[:count]
+
+
+def spacing(usual: float, panels: int) -> float:
+    """Return the space between panels, as a share of all: the usual one, less where it would leave them no half."""
+    return min(usual, 0.5 / max(1, panels - 1))
 
 
 def template() -> go.layout.Template:

@@ -1,5 +1,7 @@
 """Figures for papers: what is in the files that were written, and what happens where they cannot be."""
 
+import datetime
+import errno
 import io
 import json
 import os
@@ -13,14 +15,17 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 from PIL import Image
 
 import qdelta_analysis.export as export_module
 from qdelta_analysis import Transition, provenance, rendering
 from qdelta_analysis.export import VENUES, export
+from qdelta_analysis.fingerprints import data_hash
 from qdelta_analysis.plots import norm_against_lam
 from qdelta_analysis.plots.printing import SMALL, SMALLEST, for_print
 from qdelta_analysis.plots.theme import template
+from qdelta_analysis.printed import check_texts
 
 try:
     rendering.find_browser()
@@ -28,7 +33,13 @@ try:
 except RuntimeError:
     CHROME = False
 
-needs_chrome = pytest.mark.skipif(not CHROME and not os.environ.get("CI"), reason="there is no Chrome on this machine")
+
+def needs_chrome(test):
+    """Mark a test that draws with a browser; skip it where there is none."""
+    missing = not CHROME and not os.environ.get("CI")
+    return pytest.mark.browser(pytest.mark.skipif(missing, reason="there is no Chrome on this machine")(test))
+
+
 PARAMETERS = {"lam": np.linspace(0, 2, 3), "beta": 0.8, "seed": np.int64(3)}
 
 
@@ -130,7 +141,7 @@ def test_the_sidecar_and_the_files_say_what_they_were_made_from(written):
     assert sidecar["parameters"] == {"lam": [0.0, 1.0, 2.0], "beta": 0.8, "seed": 3}
     assert {"python", "qdelta", "torch", "plotly", "kaleido"} <= set(sidecar["versions"])
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?", sidecar["commit"] or provenance.commit() or "0" * 40)
-    assert sidecar["data_sha256"] == provenance.data_hash(lines())
+    assert sidecar["data_sha256"] == data_hash(lines())
     inside = {key: value for key, value in sidecar.items() if key not in ("drawing", "files")}
     from pypdf import PdfReader
 
@@ -215,7 +226,7 @@ def test_one_browser_draws_all(tmp_path):
 
 @needs_chrome
 def test_a_missing_font_is_said(tmp_path, monkeypatch):
-    for module in ("qdelta_analysis.export", "qdelta_analysis.plots.printing"):
+    for module in ("qdelta_analysis.printed", "qdelta_analysis.plots.printing"):
         monkeypatch.setattr(f"{module}.FONT", "No Such Font, sans-serif")
     with pytest.warns(UserWarning, match="none of the fonts No Such Font is on this machine, so the figure is set in"):
         export(lines(), tmp_path / "figure", formats=["svg"])
@@ -229,6 +240,7 @@ def test_nothing_comes_from_the_network():
     assert set(re.findall(r'src="(\w+):', page)) == {"file"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["", "/no/such/browser", sys.executable])
 def test_without_a_chrome_there_is_a_command_to_run_and_no_file(path, tmp_path):
     """An empty path finds none; a program that is no browser fails to start."""
@@ -268,3 +280,180 @@ def test_bad_input_is_one_sentence_and_no_file(options, error, sentence, tmp_pat
     with pytest.raises(error, match=sentence):
         export(lines(), **{"name": "figure", **options})
     assert list(tmp_path.iterdir()) == []
+
+
+def small(**layout) -> go.Figure:
+    return go.Figure(go.Scatter(y=[1, 2], name="a line"), layout)
+
+
+class Nothing:
+    """No browser: pictures as small as the finishing takes, and what was asked for."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, figure, width, height, formats):
+        from pypdf import PdfWriter
+
+        self.asked.append(formats)
+        pdf, png, writer = io.BytesIO(), io.BytesIO(), PdfWriter()
+        writer.add_blank_page(72 * width, 72 * height)
+        writer.write(pdf)
+        Image.new("RGB", (8, 8)).save(png, "PNG")
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"><defs id="defs-abcdef"/></svg>'
+        return {"pdf": pdf.getvalue(), "svg": svg, "png": png.getvalue()}
+
+
+@pytest.fixture
+def undrawn(monkeypatch, as_users_call):
+    """Let all but the browser run."""
+    monkeypatch.setattr(export_module, "draw", nothing := Nothing())
+    return nothing
+
+
+@pytest.mark.parametrize(
+    ("value", "held"),
+    [
+        (float("nan"), "NaN"),
+        (np.float32("-inf"), "-Infinity"),
+        (np.array([[1.0, np.nan], [np.inf, 2.0]]), [[1.0, "NaN"], ["Infinity", 2.0]]),
+        (np.array(3), 3),
+        (np.bool_(True), True),
+        (torch.tensor([1.0, 2.0]), [1.0, 2.0]),
+        (Path("a/b"), "a/b"),
+        (datetime.datetime(2026, 11, 23, 1, 2), "2026-11-23T01:02:00"),
+        (datetime.date(2026, 11, 23), "2026-11-23"),
+        (np.datetime64("2026-11-23"), "2026-11-23"),
+        ({3, 1, 2}, [1, 2, 3]),
+        (frozenset({"b", "a"}), ["a", "b"]),
+        (range(3), [0, 1, 2]),
+        ((1, (2, None)), [1, [2, None]]),
+        ({1: {np.int64(2): float("nan")}, 0.5: "x"}, {"1": {"2": "NaN"}, "0.5": "x"}),
+        ("\ud800 \uffff λ", "\ud800 \uffff λ"),
+    ],
+)
+def test_a_sidecar_is_strict_json_whatever_the_parameters_are(value, held, undrawn, tmp_path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    paths = export(small(), tmp_path / "figure", parameters={"x": value})
+    sidecar = json.loads(paths[-1].read_text(encoding="utf-8"), parse_constant=refuse)
+    assert sidecar["parameters"] == {"x": held}
+    ET.parse(paths[1])
+
+
+def test_data_with_gaps_is_strict_json_too(undrawn, tmp_path):
+    figure = go.Figure(go.Scatter(y=[1, np.nan, np.inf], x=[0, None, 2]), {"shapes": [{"x0": float("nan")}]})
+    text = export(figure, tmp_path / "figure")[-1].read_text()
+    json.loads(text, parse_constant=lambda constant: pytest.fail(constant))
+
+
+@pytest.mark.parametrize("name", ["a.pdf", "a.PNG", "a.svg", "a.json", "a"])
+def test_the_ending_of_a_file_is_no_part_of_the_name(name, undrawn, tmp_path):
+    export(small(), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.pdf", "a.png", "a.svg"]
+
+
+def test_other_dots_stay_and_files_are_replaced(undrawn, tmp_path):
+    (tmp_path / "fig.v1.2.png").write_text("old")
+    export(small(), tmp_path / "fig.v1.2", formats=["png"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fig.v1.2.json", "fig.v1.2.png"]
+    assert (tmp_path / "fig.v1.2.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"name": ""}, ValueError, "name is ''; expected the name of a file, without its ending"),
+        ({"name": "folder/"}, ValueError, "name is 'folder/'; expected the name of a file"),
+        ({"name": ".."}, ValueError, r"name is '..'; expected the name of a file"),
+        ({"name": "a\0b"}, ValueError, "expected the name of a file"),
+        ({"name": "taken"}, IsADirectoryError, "taken.svg is a folder; expected a name of files that can be written"),
+        ({"name": "x" * 300}, OSError, "cannot be written"),
+        ({"height": 9.5}, ValueError, "height is 9.5; expected inches, 0.5 to 9, as tall as icml-column's page"),
+        ({"figure": small(width=100, height=900)}, ValueError, "height is 29.25; expected inches, 0.5 to 9"),
+        ({"height": "2"}, ValueError, "height is '2'; expected inches"),
+        ({"height": float("nan")}, ValueError, "height is nan; expected inches"),
+        ({"venue": ("3", 2)}, ValueError, "width is '3'; expected inches, 0.5 to 40"),
+        ({"venue": 3.0}, ValueError, r"venue is 3.0, height None; expected \(width, height\) in inches"),
+        ({"formats": None}, ValueError, "formats is None; expected some of pdf, svg, png"),
+        ({"formats": [["pdf"]]}, ValueError, "expected some of pdf, svg, png"),
+        ({"figure": {"data": []}}, TypeError, "figure is a dict; expected a plotly Figure"),
+        ({"parameters": {"x": {(1, 2): 3}}}, TypeError, r"have a key \[1, 2\]; expected a text or a number"),
+        ({"parameters": {1: 0, "1": 1}}, ValueError, "expected keys that are different texts"),
+        ({"parameters": {"x": 1j}}, TypeError, "a parameter is a complex; expected numbers, texts"),
+    ],
+)
+def test_what_cannot_be_written_is_one_sentence_and_no_file(options, error, sentence, undrawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.svg").mkdir()
+    with pytest.raises(error, match=sentence) as raised:
+        export(**{"figure": small(), "name": "figure", **options})
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken.svg"]
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(undrawn, tmp_path, monkeypatch):
+    export(small(), tmp_path / "figure")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_bytes
+
+    def full(path, content):
+        if path.suffix == ".png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"figure(\.png)? cannot be written.*No space left on device"):
+        export(small(title="other"), tmp_path / "figure", parameters={"other": 1})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"$\lambda$", "$x$", r"norm $\|A\|_2$ of A", r"\(x\)", r"\lambda over time", r"\mathbf{S}", "$5\\sigma$", "$k^2$"],
+)
+def test_tex_is_told_from_text(text):
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg"><text><tspan>{text}</tspan></text></svg>'.encode()
+    with pytest.raises(ValueError, match="is TeX, which a figure shows as it stands; expected Unicode and HTML"):
+        check_texts(svg, b"")
+
+
+@pytest.mark.parametrize("text", ["$5 to $10", "λ", "a_1^2", r"C:\temp", "US$", "5 $", r"{x}"])
+def test_text_is_no_tex(text, monkeypatch):
+    monkeypatch.setattr("qdelta_analysis.printed._missing", lambda texts, pdf: set())
+    check_texts(f'<svg xmlns="http://www.w3.org/2000/svg"><text>{text}</text></svg>'.encode(), b"")
+
+
+@needs_chrome
+def test_tex_and_characters_without_a_glyph_are_said(tmp_path):
+    texts = {"axis": {"xaxis": {"title": {"text": r"$\lambda$"}}}, "ticks": {"xaxis": {"ticktext": ["$x_1$"]}}}
+    texts["ticks"]["xaxis"]["tickvals"] = [0]
+    texts["note"] = {"annotations": [{"text": r"\alpha", "x": 0, "y": 1}]}
+    for layout in texts.values():
+        with pytest.raises(ValueError, match="is TeX"):
+            export(small(**layout), tmp_path / "figure")
+    assert list(tmp_path.iterdir()) == []
+    export(small(title={"text": r"$\lambda$"}), tmp_path / "untitled", formats=["svg"])  # a title is not printed
+    with pytest.warns(UserWarning, match=r"no font on this machine has .* \(U\+10FFFD, no name\), drawn as a box"):
+        export(small(xaxis={"title": {"text": "v̂ fi λ \U0010fffd"}}), tmp_path / "box", formats=["svg"])
+
+
+@needs_chrome
+def test_a_picture_that_takes_too_long_says_what_to_do(tmp_path, monkeypatch, as_users_call):
+    monkeypatch.setattr(rendering, "_PATIENCE", 0.0)
+    monkeypatch.setattr(rendering, "_PER_POINT", 0.0)
+    rendering._Browser.get()  # it starts as long as it takes
+    with pytest.raises(RuntimeError, match=r"the figure has 2 points, and its PDF was not drawn within 0 s; expected"):
+        export(small(), tmp_path / "figure")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_above_a_panel_has_room_in_print():
+    top = lambda figure: for_print(figure).layout.margin.t
+    line = lambda **note: small().add_vline(1, annotation={"text": "limit", "y": 1, "yanchor": "bottom", **note})
+    assert top(small()) == 8
+    assert top(line()) == top(small().add_annotation(text="title", yref="paper", y=1, yanchor="bottom")) == 20
+    assert top(line(text="two<br>lines")) > 28
+    assert top(line(yanchor="top")) == 8  # it stands inside
+    assert top(line().update_layout(yaxis_domain=[0, 0.5])) == 8  # above a lower panel

@@ -1,6 +1,7 @@
 """The gallery: what was built matches its recipes, is fit for print, and a change is noticed."""
 
 import ast
+import dataclasses
 import itertools
 import json
 import shutil
@@ -13,7 +14,8 @@ import plotly.graph_objects as go
 import pytest
 from plotly.colors import hex_to_rgb, unconvert_from_RGB_255
 
-from qdelta_analysis import gallery, provenance
+from qdelta_analysis import gallery
+from qdelta_analysis.fingerprints import differences, fingerprint
 from qdelta_analysis.plots.memory import mean_by_distance
 from qdelta_analysis.plots.printing import SMALLEST
 from qdelta_analysis.plots.theme import DIVERGING, SEQUENTIAL
@@ -135,23 +137,57 @@ def test_a_change_is_noticed_from_the_terminal(tmp_path):
     assert figures()[0] == 2
 
 
+def damaged(text: str) -> list[str]:
+    """A sidecar cut short, of another kind, or with a part missing or of another kind."""
+    whole = json.loads(text)
+    found = ["", text[: len(text) // 2], "[]", "null", "3", '"text"', "{}", text.replace('"', "", 1)]
+    for key in ("parameters", "venue", "size_in", "drawing", "files"):
+        found += [json.dumps({**whole, key: other}) for other in (None, 3, "text", [])]
+        found.append(json.dumps({name: x for name, x in whole.items() if name != key}))
+    numbers = next(name for name, x in whole["drawing"].items() if isinstance(x, dict))
+    for part in whole["drawing"][numbers]:
+        for other in (None, "text", [1, [2]]):
+            found.append(
+                json.dumps(whole | {"drawing": whole["drawing"] | {numbers: whole["drawing"][numbers] | {part: other}}})
+            )
+    return found
+
+
+def test_a_damaged_sidecar_or_recipe_is_said_and_is_no_traceback(tmp_path, as_users_call):
+    (recipe,) = gallery.recipes(FOLDER, ["01_norm_against_lam"])
+    sidecar = tmp_path / f"{recipe.name}.json"
+    shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
+    text = sidecar.read_text()
+    assert gallery.check(tmp_path, recipe) == []
+    for broken in damaged(text):
+        sidecar.write_text(broken)
+        wrong = gallery.check(tmp_path, recipe)
+        assert wrong, broken[:80]
+        assert all("\n" not in sentence for sentence in wrong)
+    sidecar.write_bytes(b"\xff\xfe\x00")
+    assert gallery.check(tmp_path, recipe) == [f"{sidecar} is damaged; expected a sidecar as `export` writes it"]
+    sidecar.write_text(text)
+    fails = dataclasses.replace(recipe, draw=lambda: 1 / 0)
+    assert gallery.check(tmp_path, fails) == ["its recipe fails with ZeroDivisionError: division by zero"]
+
+
 WRONG_PAGE = "README.md does not show the recipes' captions\n"
 
 
 def test_fingerprints_forgive_rounding_and_nothing_else():
     y = np.random.default_rng(0).normal(size=50)
-    print_of = lambda values, **style: provenance.fingerprint(go.Figure(go.Scatter(y=values, **style)))
-    assert provenance.differences(print_of(y), print_of(y * (1 + 1e-9))) == []
-    assert provenance.differences(print_of(y), print_of(y[::-1])) == ["data[0].y"]  # another order
+    print_of = lambda values, **style: fingerprint(go.Figure(go.Scatter(y=values, **style)))
+    assert differences(print_of(y), print_of(y * (1 + 1e-9))) == []
+    assert differences(print_of(y), print_of(y[::-1])) == ["data[0].y"]  # another order
     screen = go.Figure(go.Scatter(y=y), {"width": 500, "height": 300, "margin": {"l": 60}, "title": {"text": "a"}})
-    assert provenance.differences(print_of(y), provenance.fingerprint(screen)) == []  # a venue has its own
-    assert provenance.differences(print_of(y), provenance.fingerprint(screen.update_layout(bargap=0.1)))
+    assert differences(print_of(y), fingerprint(screen)) == []  # a venue has its own
+    assert differences(print_of(y), fingerprint(screen.update_layout(bargap=0.1)))
     moved = y.copy()
     moved[17] += 0.01
-    assert provenance.differences(print_of(y), print_of(moved)) == ["data[0].y"]
-    assert provenance.differences(print_of(y), print_of(y, name="other")) == ["data[0].name"]
+    assert differences(print_of(y), print_of(moved)) == ["data[0].y"]
+    assert differences(print_of(y), print_of(y, name="other")) == ["data[0].name"]
     with_gap = np.where(np.arange(50) == 3, np.nan, y)
-    assert provenance.differences(print_of(y), print_of(with_gap)) == ["data[0].y"]
+    assert differences(print_of(y), print_of(with_gap)) == ["data[0].y"]
 
 
 def test_mean_by_distance_is_the_mean_over_diagonals():

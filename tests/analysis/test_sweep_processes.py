@@ -125,12 +125,12 @@ def start(folder: Path, *arguments) -> subprocess.Popen:
 
 
 def wait_for(folder: Path, done: int) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while time.monotonic() < end:
         if (folder / "it.zarr").exists() and int((sweep.load(folder / "it.zarr").status == 1).sum()) >= done:
             return
         time.sleep(0.01)
-    raise AssertionError(f"fewer than {done} points in a minute")
+    raise AssertionError(f"fewer than {done} points in four minutes")
 
 
 def test_a_kill_at_any_moment_loses_no_finished_point(tmp_path):
@@ -142,7 +142,7 @@ def test_a_kill_at_any_moment_loses_no_finished_point(tmp_path):
         wait_for(tmp_path, len(kept) + more)
         time.sleep(make.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL
+        assert process.wait(60) == -signal.SIGKILL
         held = sweep.load(tmp_path / "it.zarr")
         log = (tmp_path / "log").read_text().splitlines()
         assert not kept & set(log)  # what was done is not done again
@@ -166,7 +166,7 @@ def test_an_interrupt_keeps_what_is_done(tmp_path):
     process = start(tmp_path)
     wait_for(tmp_path, 50)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert "qdelta: interrupted; it.zarr keeps what is done, and the same command goes on with it." in err
     assert "Traceback" not in err

@@ -81,6 +81,7 @@ def test_packed_sequences_equal_separate_ones(function):
         assert relative_error(ours, reference) <= 1e-12
 
 
+@pytest.mark.slow
 def test_many_packed_sequences_in_many_blocks():
     lengths = torch.randint(0, 90, (40,), generator=torch.Generator().manual_seed(1))
     cu_seqlens = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]).int()
@@ -105,6 +106,7 @@ def test_gradients_equal_the_definition_s(function, shape):
         assert relative_error(ours, reference) <= 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("intra", ["recurrence", "released"])
 @pytest.mark.parametrize("l2norm_qk", [False, True])
 def test_gradcheck(intra, l2norm_qk):

@@ -66,6 +66,7 @@ def upright(monkeypatch):
     monkeypatch.setattr(chunk, "launches", lambda *_: turned)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2norm_qk", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_outputs_state_and_gradients(shape, l2norm_qk):
@@ -84,6 +85,7 @@ def test_chunks_of_64_tokens_as_half_precision_has_them(monkeypatch):
     assert_equal_recurrence(tokens(T=150, H=1, K=16, V=16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2norm_qk", [False, True])
 def test_blocks_of_K(monkeypatch, l2norm_qk):
     """As for K = 256: the gradients of the tokens are computed for a part of K at a time."""
@@ -143,6 +145,7 @@ def test_the_doubling_cycle_in_which_the_error_contracts_perfectly():
             assert relative_error(ours, reference) <= 1e-5
 
 
+@pytest.mark.slow
 def test_packed_sequences_equal_separate_ones():
     bounds = [0, 3, 3, 40, 41, 90]
     x = tokens(T=90, H=1, HV=2, K=16, V=16, N=5).to(torch.float32)
@@ -156,6 +159,7 @@ def test_packed_sequences_equal_separate_ones():
     assert_equal_recurrence(tokens(T=90, H=1, HV=2, K=16, V=16, N=5), cu_seqlens=cu_seqlens)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_spans")
 def test_spans_with_transfer_matrices_equal_the_recurrence():
     assert_equal_recurrence(tokens(T=150, H=1, K=20, V=24), chunk_size=16)
@@ -163,17 +167,20 @@ def test_spans_with_transfer_matrices_equal_the_recurrence():
     assert_equal_recurrence(tokens(T=150, H=1, K=16, V=16, N=4), chunk_size=16, cu_seqlens=cu_seqlens)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("upright")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_state_held_upright(shape):
     assert_equal_recurrence(tokens(**shape))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("upright", "in_spans")
 def test_spans_of_a_state_held_upright():
     assert_equal_recurrence(tokens(T=150, B=1, H=1, K=20, V=40), chunk_size=16)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("in_spans")
 def test_spans_keep_a_history_that_grows():
     """Without decay and at lam = 1 nothing may be cut off: the last token sees the first."""
@@ -246,6 +253,7 @@ def test_traces(shape, at):
         assert relative_error(getattr(ours, name), getattr(reference, name)) <= 2e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("held", ["across", "upright"])
 def test_traces_in_spans(held, in_spans, request):
     if held == "upright":
@@ -259,6 +267,7 @@ def test_traces_in_spans(held, in_spans, request):
         assert relative_error(getattr(ours, name), getattr(reference, name)) <= 2e-6, name
 
 
+@pytest.mark.slow
 def test_the_operators_pass_pytorch_s_own_checks():
     from qdelta_kernels.triton import ops
 
@@ -274,6 +283,7 @@ def test_the_operators_pass_pytorch_s_own_checks():
     torch.library.opcheck(ops.chunk_forward_op, packed, test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_call")
 def test_a_compiled_graph_is_whole_and_has_the_same_gradients():
     x = tokens(T=20, H=1, K=16, V=16).to(torch.float32)
@@ -318,6 +328,7 @@ def test_a_state_that_cannot_be_overwritten():
             decode_qdelta_rule(*x[:6], state)
 
 
+@pytest.mark.slow
 def test_a_machine_without_triton_lacks_only_the_backend():
     code = """
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import replace
@@ -177,6 +178,15 @@ def test_the_paper_s_ablation_is_a_list_of_our_configs():
     assert "arXiv 2606.08804" in paper_results().attrs["source"]
 
 
+@functools.cache
+def parameters_of(sizes: str) -> int:
+    """How many parameters a model has; seeds share one."""
+    found = json.loads(sizes)
+    with torch.device("meta"):
+        model = LanguageModel(ModelConfig(**{**found, "layer": LayerConfig(**found["layer"])}), seed=None)
+    return sum(x.numel() for x in model.parameters())
+
+
 def test_every_shipped_number_says_how_it_was_made():
     shipped = [name for name in EXPERIMENTS if stored(name) is not None]
     for name in shipped:
@@ -191,8 +201,5 @@ def test_every_shipped_number_says_how_it_was_made():
             assert row.learning_rate == made["learning_rate"]
             assert {"command", "versions", "machine", "device", "processes", "threads"} == set(made["made"])
             sizes = note["models"][row.task][row.variant]
-            with torch.device("meta"):
-                layer = LayerConfig(**sizes["layer"])
-                model = LanguageModel(ModelConfig(**{**sizes, "layer": layer}), seed=None)
-            assert sum(x.numel() for x in model.parameters()) == row.parameters
+            assert parameters_of(json.dumps(sizes)) == row.parameters
         assert not summary(table)["mean"].isna().any()
