@@ -183,6 +183,7 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]  # noqa: RUF012 (transformers looks for a list)
+    _keep_in_fp32_modules_strict = ["A_log", "dt_bias"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _is_stateful = True  # no part of what was read can be taken back
 
@@ -266,7 +267,7 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values = QDeltaCache(self.config)
         watched: list[Tensor] = []
         watch = watched.append if self._hidden_states_wanted(output_hidden_states) else None
-        state = None if past_key_values is None else self._read(past_key_values, len(x))
+        state = None if past_key_values is None else self._read(past_key_values, x)
         x, state = self.model.hidden(x, mask, packed, state, watch)
         if past_key_values is not None and state is not None:
             _write(past_key_values, state, x.shape[1])
@@ -282,10 +283,10 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
     def _hidden_states_wanted(self, asked: bool | None) -> bool:
         return bool(self.config.output_hidden_states if asked is None else asked)
 
-    def _read(self, cache: Cache, B: int) -> ModelState:
+    def _read(self, cache: Cache, x: Tensor) -> ModelState:
         """Return the state in the cache, or the one before the first token."""
         if not cache.has_previous_state():
-            return self.model.fresh_state(B)
+            return self.model.fresh_state(len(x), x)
         found = []
         for number in range(self.config.num_hidden_layers):
             conv, memory = cache.get_conv_state(number), cache.get_recurrent_state(number)
@@ -317,7 +318,12 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_letters()[0], padding_side="left")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=_letters()[0],
+        padding_side="left",
+        split_special_tokens=True,  # or the letter of byte 0, "Ā", would be padding wherever a text has it
+    )
 
 
 def _letters() -> list[str]:

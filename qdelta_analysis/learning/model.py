@@ -113,9 +113,9 @@ class LanguageModel(nn.Module):
                 raise ValueError(f"tokens has values in [{low}, {high}]; expected tokens from 0 to {known - 1}.")
         return self.embedding(tokens)
 
-    def fresh_state(self, N: int) -> ModelState:
-        """Return the state of N sequences before their first token."""
-        return tuple(block.mixer.fresh_state(N) for block in self.mixer_blocks())
+    def fresh_state(self, N: int, like: Tensor | None = None) -> ModelState:
+        """Return the state of N sequences before their first token; like: see `QDeltaLayer.fresh_state`."""
+        return tuple(block.mixer.fresh_state(N, like) for block in self.mixer_blocks())
 
     def mixer_blocks(self) -> list[Block]:
         """Return the blocks, first to last."""
