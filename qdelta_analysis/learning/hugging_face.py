@@ -274,11 +274,26 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
         x = self.model.norm(x)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.model.head(x[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        loss = None if labels is None else self._loss(logits, labels, **kwargs)
         hidden_states: Any = (*watched, x) if watch is not None else None
         return CausalLMOutputWithPast(loss, logits, past_key_values, hidden_states)
+
+    def _loss(
+        self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **options: Any
+    ) -> Tensor:
+        """Return the mean loss of the tokens that are asked for; where none is, 0 with gradients of 0, not 0 / 0."""
+        asked = labels[..., 1:] if options.get("shift_labels") is None else options["shift_labels"]
+        count = (asked != options.get("ignore_index", -100)).sum() if num_items_in_batch is None else num_items_in_batch
+        options["num_items_in_batch"] = torch.as_tensor(count).clamp(min=1)
+        return self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **options)
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Go on from a prompt, as transformers does; raises ValueError for a prompt without a token to go on from."""
+        embedded = kwargs.get("inputs_embeds")
+        prompt = embedded if embedded is not None else kwargs.get("input_ids") if inputs is None else inputs
+        if prompt is not None and not prompt.shape[1]:
+            raise ValueError(f"the prompt has shape {list(prompt.shape)}; expected at least one token in each row.")
+        return super().generate(inputs, *args, **kwargs)
 
     def _hidden_states_wanted(self, asked: bool | None) -> bool:
         return bool(self.config.output_hidden_states if asked is None else asked)
