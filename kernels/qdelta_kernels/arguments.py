@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +16,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NORM_EPS = 1e-6
 
 Bounds = tuple[tuple[int, int], ...]
+P, R = ParamSpec("P"), TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,21 @@ def l2norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _NORM_EPS)
 
 
+def eager_where_packed(function: Callable[P, R]) -> Callable[P, R]:
+    """Let calls with cu_seqlens break torch.compile's graphs: where sequences end decides what is computed.
+
+    A graph is traced once, with no values to look at; the same graph for other bounds would give other sequences.
+    """
+    outside = torch.compiler.disable(function, reason="cu_seqlens decides what is computed")
+
+    @functools.wraps(function)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        packed = options.get("cu_seqlens") is not None and torch.compiler.is_compiling()
+        return (outside if packed else function)(*args, **options)
+
+    return call
+
+
 def check_call(
     q, k, v, g, beta, lam, *, scale=None, initial_state=None, cu_seqlens=None, l2norm_qk=False, chunk_size=64
 ) -> tuple[float, Bounds | None]:
@@ -74,8 +93,9 @@ def check_call(
     )
     bounds, N = None, B
     if cu_seqlens is not None:
-        if not torch.compiler.is_compiling():
-            bounds = _check_cu_seqlens(cu_seqlens, B, T)
+        _check_cu_seqlens(cu_seqlens, B)
+        if not torch.compiler.is_compiling():  # in a graph, the Triton operators read them when they run
+            bounds = sequence_bounds(cu_seqlens, T)
         N = cu_seqlens.shape[0] - 1
     if initial_state is not None:
         _expect(
@@ -184,15 +204,22 @@ def _check_scale(scale: float | None, K: int) -> float:
     return float(scale)
 
 
-def _check_cu_seqlens(cu_seqlens: Tensor, B: int, T: int) -> Bounds:
+def _check_cu_seqlens(cu_seqlens: Tensor, B: int) -> None:
     if not isinstance(cu_seqlens, Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
         kind = cu_seqlens.dtype if isinstance(cu_seqlens, Tensor) else type(cu_seqlens).__name__
         raise TypeError(f"cu_seqlens is {kind}; expected an int32 or int64 tensor of sequence bounds.")
-    _expect(B == 1, f"q has B = {B}; expected B = 1 with cu_seqlens, which packs the sequences along T")
-    ends = cu_seqlens.tolist() if cu_seqlens.ndim == 1 else []
     _expect(
-        len(ends) >= 2 and ends[0] == 0 and ends[-1] == T,
-        f"cu_seqlens is {cu_seqlens.tolist()}; expected a vector that starts at 0 and ends at T = {T}",
+        cu_seqlens.ndim == 1 and cu_seqlens.shape[0] >= 2,
+        f"cu_seqlens has shape {_shape(cu_seqlens)}; expected a vector of at least two sequence bounds",
+    )
+    _expect(B == 1, f"q has B = {B}; expected B = 1 with cu_seqlens, which packs the sequences along T")
+
+
+def sequence_bounds(cu_seqlens: Tensor, T: int) -> Bounds:
+    """Return the (start, end) of each packed sequence; raises ValueError unless they make up T tokens, in order."""
+    ends = cu_seqlens.tolist()
+    _expect(
+        ends[0] == 0 and ends[-1] == T, f"cu_seqlens is {ends}; expected a vector that starts at 0 and ends at T = {T}"
     )
     pairs = tuple(itertools.pairwise(ends))
     _expect(all(a <= b for a, b in pairs), f"cu_seqlens is {ends}; expected ascending sequence bounds")
@@ -202,6 +229,13 @@ def _check_cu_seqlens(cu_seqlens: Tensor, B: int, T: int) -> Bounds:
 def _check_values(given: dict[str, Tensor | None]) -> None:
     for name, x in given.items():
         # A sum is an order of magnitude cheaper than a look at every element; it may overflow, so look again then.
-        if x is not None and not torch.isfinite(x.detach().sum()) and not torch.isfinite(x).all():
-            bad = (~torch.isfinite(x)).nonzero()[0].tolist()
-            raise ValueError(f"{name} holds {x[tuple(bad)].item()} at index {bad}; expected finite values only.")
+        if x is None or torch.isfinite(x.detach().sum()):
+            continue
+        wrong, besides = ~torch.isfinite(x), ""
+        if name == "g":
+            wrong, besides = wrong & (x != -torch.inf), " (or -inf, which forgets everything)"
+        if wrong.any():
+            bad = wrong.nonzero()[0].tolist()
+            raise ValueError(
+                f"{name} holds {x[tuple(bad)].item()} at index {bad}; expected finite values only{besides}."
+            )

@@ -18,12 +18,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arguments import Arguments, check_arguments
+from .arguments import Arguments, check_arguments, eager_where_packed
+from .decay import chunk_decay
 from .layout import Block, ChunkLayout
+from .recurrent import differentiable_gradients
 
 Intra = Literal["recurrence", "released"]
 
 
+@eager_where_packed
 def chunk_qdelta_rule(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
@@ -47,7 +50,7 @@ def chunk_qdelta_rule(
         S <- e^{G_C} S + (diag(e^{G_C - G}) U)^T K
 
     G is the running sum of g inside the chunk. The result does not depend on `chunk_size`. Differentiable in
-    q, k, v, g, beta, lam and initial_state (once).
+    q, k, v, g, beta, lam and initial_state; second derivatives are taken token by token.
 
     `intra="released"` is a departure from the recurrence, for study only: it puts L_ij = beta_i e^{G_i - G_j}
     k_i.x_j, the transpose in x and k, which is what the Q-Delta authors' released kernels compute (their commit
@@ -76,7 +79,7 @@ def chunk_qdelta_rule(
     tensors = (a.q, a.k, a.v, a.g, a.beta, a.lam, a.state)
     if not torch.is_grad_enabled():  # inside a Function nobody can tell, and the entering states would be kept
         tensors = tuple(x.detach() for x in tensors)
-    o, state = _ChunkRule.apply(*tensors, layout, a.scale, intra)
+    o, state = _ChunkRule.apply(*tensors, layout, a.scale, intra, cu_seqlens)
     return o.to(a.out_dtype), state if output_final_state else None
 
 
@@ -130,12 +133,7 @@ def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, int
     qk = torch.cat([layout.gather(q, block), layout.gather(k, block)], dim=2)
     v = layout.gather(v, block).unflatten(1, (H, R))
     g, beta, lam = (layout.gather(x[..., None], block)[..., 0].unflatten(1, (H, R)) for x in (g, beta, lam))
-    # The running sum in float64: a difference of two float32 sums near -3000 would be wrong by 2e-4.
-    G = g.double().cumsum(-1)
-    difference = G[..., :, None] - G[..., None, :]
-    # Masked before exp: above the diagonal the difference is positive and overflows.
-    later = torch.ones(layout.C, layout.C, dtype=torch.bool, device=q.device).triu(1)
-    decay = difference.masked_fill_(later, -torch.inf).to(q.dtype).exp_()
+    decay, from_start = chunk_decay(g)
     gram = qk @ qk[:, :, layout.C :].mT
     L = _erase_gram(gram, lam, intra).mul_(decay).mul_(beta[..., None])
     identity = torch.eye(layout.C, dtype=q.dtype, device=q.device)
@@ -145,8 +143,8 @@ def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, int
         beta=beta,
         lam=lam,
         decay=decay,
-        from_start=G.exp().to(q.dtype),
-        to_end=(G[..., -1:] - G).exp().to(q.dtype),
+        from_start=from_start,
+        to_end=decay[..., -1, :],
         gram=gram,
         # The solver reads L strictly below the diagonal only.
         inverse=torch.linalg.solve_triangular(L, identity, upper=False, unitriangular=True),
@@ -214,7 +212,9 @@ class _ChunkRule(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q, k, v, g, beta, lam, state, layout: ChunkLayout, scale: float, intra: Intra):
+    def forward(
+        ctx, q, k, v, g, beta, lam, state, layout: ChunkLayout, scale: float, intra: Intra, cu_seqlens: Tensor | None
+    ):
         H, R = q.shape[2], v.shape[2] // q.shape[2]
         o, h = torch.empty_like(v), state_in(layout.sort(state), H)
         entering = [] if any(ctx.needs_input_grad) else None
@@ -231,15 +231,19 @@ class _ChunkRule(torch.autograd.Function):
                 h = torch.cat([carry(c, at, h[:n], U), h[n:]]) if n < len(h) else carry(c, at, h, U)
             layout.scatter(O.flatten(1, 2), block, o)
         if entering is not None:
-            ctx.save_for_backward(q, k, v, g, beta, lam, *entering)
-            ctx.layout, ctx.scale, ctx.intra = layout, scale, intra
+            ctx.save_for_backward(q, k, v, g, beta, lam, state, *entering)
+            ctx.layout, ctx.scale, ctx.intra, ctx.cu_seqlens = layout, scale, intra, cu_seqlens
         return o, layout.unsort(state_out(h, R))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, do, dstate):  # type: ignore[override]
         saved = ctx.saved_tensors  # once: activation checkpointing recomputes them at every look
-        layout, inputs, entering = ctx.layout, saved[:6], saved[6:]
+        layout, inputs, entering = ctx.layout, saved[:6], saved[7:]
+        if torch.is_grad_enabled():  # these gradients will be differentiated themselves
+            if ctx.intra == "released":
+                raise RuntimeError("intra is 'released'; expected 'recurrence' for second derivatives.")
+            options = {"scale": ctx.scale, "cu_seqlens": ctx.cu_seqlens}
+            return *differentiable_gradients(saved[:7], do, dstate, **options), None, None, None, None
         H, R = inputs[0].shape[2], inputs[2].shape[2] // inputs[0].shape[2]
         grads = [torch.empty_like(x) for x in inputs]
         dh = state_in(layout.sort(dstate), H).clone()
@@ -251,7 +255,9 @@ class _ChunkRule(torch.autograd.Function):
                 dh[:n] = d.step(at, entering[i], dO[at], readout[at], dh[:n])
             for x, out in zip(d.tokens(ctx.intra), grads, strict=True):
                 layout.scatter(x, block, out if out.ndim == 4 else out[..., None])
-        return *grads, layout.unsort(state_out(dh, R)), None, None, None
+        # A gate of which nothing is left has no slope; what rounding leaves of one would be scaled up by g itself.
+        grads[3].masked_fill_(inputs[3].exp() == 0, 0)
+        return *grads, layout.unsort(state_out(dh, R)), None, None, None, None
 
 
 def blocks(layout: ChunkLayout, q: Tensor, v: Tensor) -> Iterator[Block]:

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arguments import check_arguments
+from .arguments import check_arguments, eager_where_packed
 
 
+@eager_where_packed
 def recurrent_qdelta_rule(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
@@ -55,3 +56,17 @@ def recurrent_qdelta_rule(
         states.append(h)
     o = torch.stack(outputs, dim=1) if outputs else a.v.new_zeros(a.v.shape)
     return o.to(a.out_dtype), torch.cat(states) if output_final_state else None
+
+
+def differentiable_gradients(inputs: tuple, do: Tensor, dstate: Tensor, **options) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the inputs (q, k, v, g, beta, lam, state) as functions of these, do and dstate.
+
+    This is what second derivatives are taken of: the kernels and the chunk form differentiate once. None for an input
+    that needs none; options are those of `recurrent_qdelta_rule`.
+    """
+    with torch.enable_grad():
+        *tokens, state = inputs
+        found = recurrent_qdelta_rule(*tokens, initial_state=state, output_final_state=True, **options)
+        wanted = [x for x in inputs if x is not None and x.requires_grad]
+        each = iter(torch.autograd.grad(found, wanted, (do, dstate), create_graph=True, allow_unused=True))
+    return tuple(next(each) if x is not None and x.requires_grad else None for x in inputs)

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arguments import check_arguments
+from .arguments import check_arguments, eager_where_packed
 
 
+@eager_where_packed
 def qdelta_rule_reference(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],

@@ -7,9 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from qdelta_kernels.arguments import Arguments, check_arguments
+from qdelta_kernels.arguments import Arguments, check_arguments, eager_where_packed
+from qdelta_kernels.decay import chunk_decay
 
 
+@eager_where_packed
 def linear_attention(
     q: Float[Tensor, "B T H K"],
     k: Float[Tensor, "B T H K"],
@@ -56,14 +58,11 @@ def _chunks(a: Arguments, sequences: tuple[Tensor, ...], chunk_size: int) -> tup
     C = min(chunk_size, T)
     q, k = (x.repeat_interleave(a.groups, dim=2) for x in (q, k))
     q, k, v, g = (_cut(x, C) for x in (q, k, v, g[..., None]))
-    G = g[..., 0].double().cumsum(-1)  # a difference of two float32 sums near -3000 would be wrong by 2e-4
-    later = torch.ones(C, C, dtype=torch.bool, device=q.device).triu(1)
-    # Masked before exp: above the diagonal the difference is positive and overflows.
-    decay = (G[..., :, None] - G[..., None, :]).masked_fill(later, -torch.inf).exp().to(q.dtype)
+    decay, from_start = chunk_decay(g[..., 0])
     inside = (q @ k.mT * decay) @ v
-    read = q * G.exp().to(q.dtype)[..., None]
-    write = k * (G[..., -1:] - G).exp().to(k.dtype)[..., None]
-    kept = G[..., -1].exp().to(h.dtype)
+    read = q * from_start[..., None]
+    write = k * decay[..., -1, :, None]
+    kept = from_start[..., -1]
     outputs = []
     for i in range(q.shape[1]):
         outputs.append(inside[:, i] + read[:, i] @ h)

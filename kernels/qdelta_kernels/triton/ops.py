@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arguments import sequence_bounds
+from ..recurrent import differentiable_gradients
 from .chunk import Call, Prepared, chunk_backward, chunk_forward, padded
 from .decode import decode_kernel
 from .launch import ceil_power, chunk_limit
@@ -101,10 +103,11 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, do, dfinal, *_):
     q, k, v, g, beta, lam, initial, cu_seqlens, *prepared = ctx.saved_tensors
-    found = chunk_backward_op(
-        do, dfinal, q, k, v, g, beta, lam, initial, cu_seqlens, *prepared, ctx.scale, ctx.l2norm, ctx.chunk_size
-    )
     inputs = (q, k, v, g, beta, lam, initial)
+    if torch.is_grad_enabled():  # these gradients will be differentiated themselves
+        options = {"scale": ctx.scale, "cu_seqlens": cu_seqlens, "l2norm_qk": ctx.l2norm}
+        return *differentiable_gradients(inputs, do, dfinal, **options), None, None, None, None
+    found = chunk_backward_op(do, dfinal, *inputs, cu_seqlens, *prepared, ctx.scale, ctx.l2norm, ctx.chunk_size)
     gradients = (None if x is None else dx.to(x.dtype) for x, dx in zip(inputs, found, strict=True))
     return *gradients, None, None, None, None
 
@@ -164,7 +167,11 @@ def _decode(q, k, v, g, beta, lam, initial, final, cu_seqlens, scale, l2norm) ->
     q, k, v, g, beta, lam = (None if x is None else x.contiguous() for x in (q, k, v, g, beta, lam))
     B, T, H, K = q.shape
     HV, V = v.shape[2:]
-    bounds = T * torch.arange(B + 1, device=q.device) if cu_seqlens is None else cu_seqlens
+    if cu_seqlens is None:
+        bounds = T * torch.arange(B + 1, device=q.device)
+    else:
+        sequence_bounds(cu_seqlens, T)  # the kernel goes wherever they point
+        bounds = cu_seqlens.to(q.device).contiguous()
     o = torch.empty_like(v)
     BV = min(32, ceil_power(V))
     decode_kernel[((bounds.shape[0] - 1) * HV * -(-V // BV),)](

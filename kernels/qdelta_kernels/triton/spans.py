@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-Bounds = tuple[tuple[int, int], ...]
+from ..arguments import Bounds, sequence_bounds
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,7 @@ def bounds_of(B: int, T: int, cu_seqlens: Tensor | None) -> Bounds:
     """Return each sequence's (start, end) along the flattened tokens."""
     if cu_seqlens is None:
         return tuple((b * T, (b + 1) * T) for b in range(B))
-    ends = cu_seqlens.tolist()
-    return tuple(itertools.pairwise(ends))
+    return sequence_bounds(cu_seqlens, T)
 
 
 def chunk_slots(B: int, T: int, cu_seqlens: Tensor | None, C: int) -> int:
