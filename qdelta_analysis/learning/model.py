@@ -136,9 +136,7 @@ class LanguageModel(nn.Module):
             padding = Padding(torch.ones(B, T, dtype=torch.bool, device=x.device))
         if padding is not None:
             x, cu_seqlens = padding.remove(x), padding.cu_seqlens if cu_seqlens is None else cu_seqlens
-        packing = None if cu_seqlens is None else Packing(cu_seqlens, self.config.layer.conv_width)
-        if packing is not None:
-            packing.require(x.shape[1])
+        packing = None if cu_seqlens is None else Packing(cu_seqlens, self.config.layer.conv_width, x.shape[1])
         N = B if packing is None else packing.N
         if state is not None and len(state[0].memory) != N:
             raise ValueError(f"state is of {len(state[0].memory)} sequences; expected one for each of the {N}.")

@@ -15,11 +15,13 @@ class Packing:
     """N sequences one after the other in a single row [1, T, ...]; sequence n is tokens cu_seqlens[n] to [n + 1] - 1.
 
     `width` - 1 is how many tokens before its own a short convolution looks at. Whatever depends on the bounds' values
-    is decided here, once, so that a compiled layer reads tensors only. Raises ValueError for other bounds.
+    is decided here, once, so that a compiled layer reads tensors only. T: the tokens of the row, where the bounds are
+    to be held against them. Raises ValueError for other bounds.
     """
 
     cu_seqlens: Int[Tensor, " N1"]
     width: int
+    T: int | None = None
     # In a row where every sequence follows its own tail: whence each slot, the tokens' slots, the last slots.
     _whence: Int[Tensor, " TW"] = field(init=False, repr=False)
     _tokens: Int[Tensor, " T"] = field(init=False, repr=False)
@@ -31,6 +33,8 @@ class Packing:
             raise ValueError(
                 f"cu_seqlens is {self.cu_seqlens.tolist()}; expected a vector of ascending bounds, the first being 0."
             )
+        if self.T not in (None, bounds[-1]):
+            raise ValueError(f"cu_seqlens is {bounds}; expected it to end at {self.T}, the tokens given.")
         for name, slots in zip(("_whence", "_tokens", "_last"), self._slots(bounds[-1]), strict=True):
             object.__setattr__(self, name, slots)
 
@@ -38,11 +42,6 @@ class Packing:
     def N(self) -> int:
         """Sequences."""
         return len(self.cu_seqlens) - 1
-
-    def require(self, T: int) -> None:
-        """Raise ValueError unless the sequences make up a row of T tokens."""
-        if len(self._tokens) != T:
-            raise ValueError(f"cu_seqlens is {self.cu_seqlens.tolist()}; expected it to end at {T}, the tokens given.")
 
     def _slots(self, T: int) -> tuple[Tensor, Tensor, Tensor]:
         before, device = self.width - 1, self.cu_seqlens.device
