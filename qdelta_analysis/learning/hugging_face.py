@@ -186,6 +186,7 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]  # noqa: RUF012 (transformers looks for a list)
+    _keep_in_fp32_modules_strict = ["A_log", "dt_bias"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _is_stateful = True  # no part of what was read can be taken back
 
@@ -269,26 +270,41 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
             past_key_values = QDeltaCache(self.config)
         watched: list[Tensor] = []
         watch = watched.append if self._hidden_states_wanted(output_hidden_states) else None
-        state = None if past_key_values is None else self._read(past_key_values, len(x))
+        state = None if past_key_values is None else self._read(past_key_values, x)
         x, state = self.model.hidden(x, mask, packed, state, watch)
         if past_key_values is not None and state is not None:
             _write(past_key_values, state, x.shape[1])
         x = self.model.norm(x)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.model.head(x[:, kept])
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        loss = None if labels is None else self._loss(logits, labels, **kwargs)
         hidden_states: Any = (*watched, x) if watch is not None else None
         return CausalLMOutputWithPast(loss, logits, past_key_values, hidden_states)
+
+    def _loss(
+        self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **options: Any
+    ) -> Tensor:
+        """Return the mean loss of the tokens that are asked for; where none is, 0 with gradients of 0, not 0 / 0."""
+        asked = labels[..., 1:] if options.get("shift_labels") is None else options["shift_labels"]
+        count = (asked != options.get("ignore_index", -100)).sum() if num_items_in_batch is None else num_items_in_batch
+        options["num_items_in_batch"] = torch.as_tensor(count).clamp(min=1)
+        return self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **options)
+
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Go on from a prompt, as transformers does; raises ValueError for a prompt without a token to go on from."""
+        embedded = kwargs.get("inputs_embeds")
+        prompt = embedded if embedded is not None else kwargs.get("input_ids") if inputs is None else inputs
+        if prompt is not None and not prompt.shape[1]:
+            raise ValueError(f"the prompt has shape {list(prompt.shape)}; expected at least one token in each row.")
+        return super().generate(inputs, *args, **kwargs)
 
     def _hidden_states_wanted(self, asked: bool | None) -> bool:
         return bool(self.config.output_hidden_states if asked is None else asked)
 
-    def _read(self, cache: Cache, B: int) -> ModelState:
+    def _read(self, cache: Cache, x: Tensor) -> ModelState:
         """Return the state in the cache, or the one before the first token."""
         if not cache.has_previous_state():
-            return self.model.fresh_state(B)
+            return self.model.fresh_state(len(x), x)
         found = []
         for number in range(self.config.num_hidden_layers):
             conv, memory = cache.get_conv_state(number), cache.get_recurrent_state(number)
@@ -320,7 +336,12 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=letters, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_letters()[0], padding_side="left")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=_letters()[0],
+        padding_side="left",
+        split_special_tokens=True,  # or the letter of byte 0, "Ā", would be padding wherever a text has it
+    )
 
 
 def _letters() -> list[str]:

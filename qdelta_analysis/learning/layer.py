@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, overload
 
@@ -15,7 +16,7 @@ from qdelta_kernels import qdelta_rule
 from .configs import LayerConfig
 from .initial import initialise
 from .linear_attention import linear_attention
-from .modules import GatedRMSNorm, ShortConvolution
+from .modules import GatedRMSNorm, ShortConvolution, wide
 from .packing import Packing
 
 
@@ -71,8 +72,8 @@ class QDeltaLayer(nn.Module):
             self.b_proj = nn.Linear(D, memories, bias=False)
         if config.decays:
             self.a_proj = nn.Linear(D, memories, bias=False)
-            self.A_log = nn.Parameter(torch.zeros(memories))
-            self.dt_bias = nn.Parameter(torch.zeros(memories))
+            self.A_log = nn.Parameter(wide(torch.zeros(memories)))
+            self.dt_bias = nn.Parameter(wide(torch.zeros(memories)))
         if config.learns_lam:
             self.lamb_proj = nn.Linear(D, memories, bias=False)
         self.g_proj = nn.Linear(D, values, bias=False)
@@ -85,15 +86,33 @@ class QDeltaLayer(nn.Module):
         """Return q, k (unit vectors), v and the gates that this layer feeds to the recurrence for input x."""
         return self._inputs(x, None, None)[0]
 
-    def fresh_state(self, N: int) -> LayerState:
-        """Return the state of N sequences before their first token: zeros."""
-        c, weight = self.config, self.q_proj.weight
+    def fresh_state(self, N: int, like: Tensor | None = None) -> LayerState:
+        """Return the state of N sequences before their first token: zeros.
+
+        like: activations, whose dtype and device the state takes; None: the weights of the convolutions, for those
+        of a projection may be packed integers, or a method, in a quantised model.
+        """
+        c, like = self.config, self.q_conv1d.weight if like is None else like
         channels = 2 * c.heads * c.key_dim + c.memories * c.value_dim
-        dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         return LayerState(
-            weight.new_zeros(N, c.conv_width - 1, channels),
-            weight.new_zeros(N, c.memories, c.key_dim, c.value_dim, dtype=dtype),
+            like.new_zeros(N, c.conv_width - 1, channels),
+            wide(like.new_zeros(N, c.memories, c.key_dim, c.value_dim)),
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> QDeltaLayer:
+        """Move or cast the parameters; A_log and dt_bias, the layer's own, stay in float32 at least.
+
+        Rates of forgetting act over thousands of tokens; eight bits would move them by 0.8 %.
+        """
+        if recurse:
+            for part in self.children():
+                part._apply(fn)
+
+        def applied(x: Tensor) -> Tensor:
+            y = fn(x)
+            return x.to(y.device, torch.float32) if y.is_floating_point() and y.itemsize < 4 else y
+
+        return super()._apply(applied, recurse=False)
 
     @overload
     def forward(self, x: Tensor, state: None = None, packing: Packing | None = None) -> Tensor: ...
@@ -163,14 +182,13 @@ def _without_autocast(x: Tensor) -> AbstractContextManager:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def wide(x: Tensor) -> Tensor:
-    """Return x in float32, or as it is in float64: what gates and norms are computed in."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
 def unit(x: Tensor) -> Tensor:
-    """Return x over its length, computed in float32 at least; zero stays zero."""
-    return F.normalize(wide(x), dim=-1).to(x.dtype)
+    """Return x over its length, computed in float32 at least; zero stays zero.
+
+    A vector shorter than 0.001 is scaled by 1000, so that no slope is steeper: exact unit vectors are what the theory
+    asks for, and sqrt(||x||^2 + 1e-6), with the same bound, gives none.
+    """
+    return F.normalize(wide(x), dim=-1, eps=1e-3).to(x.dtype)
 
 
 def log_expansion(
@@ -202,9 +220,9 @@ def log_expansion(
 
 
 def _next_tails(conv: Tensor, projected: tuple[Tensor, ...], packing: Packing | None) -> Tensor:
-    """Return the last inputs of the convolutions, those from before this call where it brought too few."""
-    fed = torch.cat(projected, dim=-1).to(conv.dtype)
+    """Return the last inputs of the convolutions, in their dtype, with those from before this call where too few."""
+    fed = torch.cat(projected, dim=-1)
     if packing is not None:
-        return packing.tails(packing.join(conv, fed))
-    whole = torch.cat([conv, fed], dim=1)
+        return packing.tails(packing.join(conv.to(fed.dtype), fed))
+    whole = torch.cat([conv.to(fed.dtype), fed], dim=1)
     return whole[:, whole.shape[1] - conv.shape[1] :]

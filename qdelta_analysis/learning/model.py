@@ -113,9 +113,9 @@ class LanguageModel(nn.Module):
                 raise ValueError(f"tokens has values in [{low}, {high}]; expected tokens from 0 to {known - 1}.")
         return self.embedding(tokens)
 
-    def fresh_state(self, N: int) -> ModelState:
-        """Return the state of N sequences before their first token."""
-        return tuple(block.mixer.fresh_state(N) for block in self.mixer_blocks())
+    def fresh_state(self, N: int, like: Tensor | None = None) -> ModelState:
+        """Return the state of N sequences before their first token; like: see `QDeltaLayer.fresh_state`."""
+        return tuple(block.mixer.fresh_state(N, like) for block in self.mixer_blocks())
 
     def mixer_blocks(self) -> list[Block]:
         """Return the blocks, first to last."""
@@ -136,9 +136,7 @@ class LanguageModel(nn.Module):
             padding = Padding(torch.ones(B, T, dtype=torch.bool, device=x.device))
         if padding is not None:
             x, cu_seqlens = padding.remove(x), padding.cu_seqlens if cu_seqlens is None else cu_seqlens
-        packing = None if cu_seqlens is None else Packing(cu_seqlens, self.config.layer.conv_width)
-        if packing is not None:
-            packing.require(x.shape[1])
+        packing = None if cu_seqlens is None else Packing(cu_seqlens, self.config.layer.conv_width, x.shape[1])
         N = B if packing is None else packing.N
         if state is not None and len(state[0].memory) != N:
             raise ValueError(f"state is of {len(state[0].memory)} sequences; expected one for each of the {N}.")

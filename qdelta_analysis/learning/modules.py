@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from .packing import Packing
 
 
+def wide(x: Tensor) -> Tensor:
+    """Return x in float32, or as it is in float64: what gates and norms are computed in."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class ShortConvolution(nn.Module):
     """A causal depthwise convolution with SiLU: y_t = silu(sum_i w_i x_{t-W+1+i}), for each channel."""
 
@@ -27,28 +32,33 @@ class ShortConvolution(nn.Module):
         channels, _, width = self.weight.shape
         if packing is not None:
             tail = x.new_zeros(packing.N, width - 1, channels) if tail is None else tail
-            return packing.tokens(self._convolve(packing.join(tail.to(x.dtype), x), 0))
+            return self._convolve(packing.join(tail.to(x.dtype), x), 0, packing)
         if tail is not None:
             return self._convolve(torch.cat([tail.to(x.dtype), x], dim=1), 0)
         return self._convolve(x, width - 1)[:, : x.shape[1]]
 
-    def _convolve(self, x: Tensor, padding: int) -> Tensor:
-        if torch.compiler.is_compiling():
-            return self.summed(F.pad(x, (0, 0, padding, 0)))
+    def _convolve(self, x: Tensor, padding: int, packing: Packing | None = None) -> Tensor:
+        if torch.compiler.is_compiling() or x.shape[1] + padding < self.weight.shape[-1]:  # of no token at all
+            return self.summed(F.pad(x, (0, 0, padding, 0)), packing)
         # As a two-dimensional convolution, [B, C, 1, T] with the channels last in memory is x as it already
         # lies there; the one-dimensional form copies to channels-first and back, and takes twice as long.
         image = x.transpose(1, 2)[:, :, None]
         y = F.conv2d(image, self.weight[:, :, None], padding=(0, padding), groups=x.shape[-1])
-        return F.silu(y[:, :, 0].transpose(1, 2))
+        return _activated(y[:, :, 0].transpose(1, 2), packing)
 
-    def summed(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T1 C"]:
+    def summed(self, x: Float[Tensor, "B T C"], packing: Packing | None = None) -> Float[Tensor, "B T1 C"]:
         """Convolve term by term, without padding, which a compiler makes one kernel of; T1 = T - W + 1."""
         width = self.weight.shape[-1]
         T = x.shape[1] - width + 1
         y = self.weight[:, 0, 0] * x[:, :T]
         for i in range(1, width):
             y = y + self.weight[:, 0, i] * x[:, i : i + T]
-        return F.silu(y).to(x.dtype)
+        return _activated(y, packing).to(x.dtype)
+
+
+def _activated(y: Tensor, packing: Packing | None) -> Tensor:
+    """silu(y) at the tokens: what stands between two sequences goes first, for it may hold the one's NaN."""
+    return F.silu(y if packing is None else packing.tokens(y))
 
 
 class GatedRMSNorm(nn.Module):
@@ -60,9 +70,9 @@ class GatedRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, o: Float[Tensor, "B T H V"], gate: Float[Tensor, "B T H V"]) -> Float[Tensor, "B T H V"]:
-        """Normalise o along its last axis and gate it."""
-        wide = o.to(self.weight.dtype)  # o is in half precision under autocast, the weight is not
-        return F.rms_norm(wide, (o.shape[-1],), self.weight, self.eps) * F.silu(gate)
+        """Normalise o along its last axis, in float32 at least, and gate it."""
+        y = F.rms_norm(wide(o), (o.shape[-1],), wide(self.weight), self.eps) * F.silu(gate)
+        return y.to(gate.dtype)
 
 
 class SwiGLU(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -14,11 +14,18 @@ from torch import Tensor
 class Packing:
     """N sequences one after the other in a single row [1, T, ...]; sequence n is tokens cu_seqlens[n] to [n + 1] - 1.
 
-    `width` - 1 is how many tokens before its own a short convolution looks at. Raises ValueError for other bounds.
+    `width` - 1 is how many tokens before its own a short convolution looks at. Whatever depends on the bounds' values
+    is decided here, once, so that a compiled layer reads tensors only. T: the tokens of the row, where the bounds are
+    to be held against them. Raises ValueError for other bounds.
     """
 
     cu_seqlens: Int[Tensor, " N1"]
     width: int
+    T: int | None = None
+    # In a row where every sequence follows its own tail: whence each slot, the tokens' slots, the last slots.
+    _whence: Int[Tensor, " TW"] = field(init=False, repr=False)
+    _tokens: Int[Tensor, " T"] = field(init=False, repr=False)
+    _last: Int[Tensor, "N W"] = field(init=False, repr=False)
 
     def __post_init__(self):
         bounds = self.cu_seqlens.tolist() if self.cu_seqlens.ndim == 1 else []
@@ -26,43 +33,39 @@ class Packing:
             raise ValueError(
                 f"cu_seqlens is {self.cu_seqlens.tolist()}; expected a vector of ascending bounds, the first being 0."
             )
+        if self.T not in (None, bounds[-1]):
+            raise ValueError(f"cu_seqlens is {bounds}; expected it to end at {self.T}, the tokens given.")
+        for name, slots in zip(("_whence", "_tokens", "_last"), self._slots(bounds[-1]), strict=True):
+            object.__setattr__(self, name, slots)
 
     @property
     def N(self) -> int:
         """Sequences."""
         return len(self.cu_seqlens) - 1
 
-    def require(self, T: int) -> None:
-        """Raise ValueError unless the sequences make up a row of T tokens."""
-        if int(self.cu_seqlens[-1]) != T:
-            raise ValueError(f"cu_seqlens is {self.cu_seqlens.tolist()}; expected it to end at {T}, the tokens given.")
-
-    @cached_property
-    def _slots(self) -> tuple[Tensor, Tensor, Tensor]:
-        """In a row where every sequence follows its own tail: whence each slot, the tokens' slots, the last slots."""
-        before = self.width - 1
-        lengths = self.cu_seqlens.diff()
-        T, number = int(lengths.sum()), torch.arange(self.N, device=lengths.device)
-        tokens = torch.arange(T, device=lengths.device) + (number.repeat_interleave(lengths) + 1) * before
-        offset = torch.arange(before, device=lengths.device)
+    def _slots(self, T: int) -> tuple[Tensor, Tensor, Tensor]:
+        before, device = self.width - 1, self.cu_seqlens.device
+        lengths, number = self.cu_seqlens.diff(), torch.arange(self.N, device=device)
+        tokens = torch.arange(T, device=device) + (number.repeat_interleave(lengths) + 1) * before
+        offset = torch.arange(before, device=device)
         tails = (self.cu_seqlens[:-1] + number * before)[:, None] + offset
         last = (self.cu_seqlens[1:] + number * before)[:, None] + offset
-        whence = torch.empty(T + self.N * before, dtype=torch.long, device=lengths.device)
-        whence[tails.flatten()] = torch.arange(self.N * before, device=lengths.device)
-        whence[tokens] = torch.arange(T, device=lengths.device) + self.N * before
+        whence = torch.empty(T + self.N * before, dtype=torch.long, device=device)
+        whence[tails.flatten()] = torch.arange(self.N * before, device=device)
+        whence[tokens] = torch.arange(T, device=device) + self.N * before
         return whence, tokens, last
 
     def join(self, tails: Float[Tensor, "N W C"], x: Float[Tensor, "1 T C"]) -> Float[Tensor, "1 TW C"]:
         """Put each sequence's tail, the width - 1 rows before its first token, in front of it."""
-        return torch.cat([tails.flatten(0, 1), x[0]])[self._slots[0]][None]
+        return torch.cat([tails.flatten(0, 1), x[0]])[self._whence][None]
 
     def tokens(self, y: Float[Tensor, "1 TV C"]) -> Float[Tensor, "1 T C"]:
         """Keep of a row like `join`'s, less its first width - 1 slots, what stands at the tokens."""
-        return y[:, self._slots[1] - (self.width - 1)]
+        return y[:, self._tokens - (self.width - 1)]
 
     def tails(self, joined: Float[Tensor, "1 TW C"]) -> Float[Tensor, "N W C"]:
         """Return the last width - 1 rows of every sequence out of `join`'s row."""
-        return joined[0][self._slots[2]]
+        return joined[0][self._last]
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,9 @@ def real_tokens(mask: Tensor, B: int, T: int) -> Padding | None:
     """
     if mask.ndim != 2 or mask.shape[0] != B or mask.shape[1] < T:
         raise ValueError(f"mask has shape {list(mask.shape)}; expected [B, T] = [{B}, {T}], or tokens before those.")
-    real = mask[:, -T:] != 0
-    if not torch.equal(real, mask[:, -T:] == 1):
+    mask = mask[:, mask.shape[1] - T :]
+    real = mask != 0
+    if not torch.equal(real, mask == 1):
         raise ValueError("mask holds values other than 0 and 1; expected 1 for a token and 0 for padding.")
     return None if bool(real.all()) else Padding(real)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import sys
 from dataclasses import replace
 from functools import partial
@@ -13,11 +14,19 @@ import torch
 from torch._dynamo.utils import counters
 
 from qdelta_analysis import capture, patch
-from qdelta_analysis.learning import LanguageModel, LayerConfig, ModelConfig, ablation, compile_blocks
+from qdelta_analysis.learning import (
+    LanguageModel,
+    LayerConfig,
+    ModelConfig,
+    QDeltaForCausalLM,
+    ablation,
+    compile_blocks,
+)
 from qdelta_analysis.learning.experiments import run_experiment, running
 from qdelta_analysis.learning.nonfinite import first_nonfinite
-from tests.helpers import relative_error
+from tests.helpers import cases, relative_error
 
+from .layouts import LAYOUTS, sequences
 from .sizes import BASE, VARIANTS, model, tokens
 from .test_experiments import QUIET, SIZE, TINY
 
@@ -47,6 +56,44 @@ def variants() -> dict:
             "graphs": counters["stats"]["unique_graphs"],
             "same names": list(compiled.state_dict()) == list(plain.state_dict()),
         }
+    return found
+
+
+def pair(name: str) -> tuple[LanguageModel, LanguageModel]:
+    """A model, and the same compiled, in float64; what a compiler makes of a graph is for `variants` to say."""
+    torch._dynamo.reset()
+    plain = LanguageModel(ModelConfig(VARIANTS[name], layers=1, mlp_size=32, vocabulary=50)).double().eval()
+    return plain, compile_blocks(copy.deepcopy(plain), backend="eager")
+
+
+def worst(nets: tuple[LanguageModel, LanguageModel], layout, case: int) -> float:
+    """Lay random sequences out, each time of other lengths; the largest error of logits and, at times, gradients."""
+    given = sequences(random.Random(case), 50)
+    differentiated = case % 4 == 0 and any(map(len, given))
+    with torch.set_grad_enabled(differentiated):
+        expected, found = (torch.cat(layout(net, random.Random(case), given)) for net in nets)
+    errors = [relative_error(found, expected)]
+    if differentiated:
+        each = zip((expected, found), nets, strict=True)
+        slopes = (torch.autograd.grad(y.sin().sum(), list(net.parameters())) for y, net in each)
+        errors += [relative_error(ours, theirs) for theirs, ours in zip(*slopes, strict=True)]
+    return max(errors)
+
+
+def options() -> dict:
+    """Masks, packed rows, states, single tokens, no tokens, generation: what they give compiled, against plain."""
+    found = {}
+    for name in ("q-delta", "linear-attention, decay"):
+        nets = pair(name)
+        found[name] = [worst(nets, LAYOUTS[case % 3], case) for case in range(cases(6))]
+        prompts, mask = tokens(3, 6), torch.tensor([[1] * 6, [0] * 4 + [1] * 2, [0] * 5 + [1]])
+        hubs = [QDeltaForCausalLM.from_model(net, pad_token_id=0) for net in nets]
+        for settings in ({}, {"use_cache": False}, {"num_beams": 2}):
+            first, other = (
+                hub.generate(prompts, attention_mask=mask, max_new_tokens=4, do_sample=False, **settings)
+                for hub in hubs
+            )
+            found[name].append(float((first != other).sum()))
     return found
 
 
@@ -127,6 +174,7 @@ if __name__ == "__main__":
     what, *rest = sys.argv[1:]
     parts = {
         "variants": variants,
+        "options": options,
         "watched": watched_and_changed,
         "experiment": lambda: experiment(Path(*rest)),
         "kinds": lambda: many_kinds(Path(*rest)),

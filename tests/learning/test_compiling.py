@@ -37,6 +37,11 @@ def test_every_variant_is_one_graph_and_computes_the_same():
         assert max(one["errors"].values()) < 1e-5, name
 
 
+def test_every_way_to_call_a_model_gives_the_same_compiled():
+    for name, errors in compiled("options").items():
+        assert max(errors) < 1e-11, (name, errors)
+
+
 def test_a_convolution_term_by_term_is_the_convolution():
     convolution = ShortConvolution(6, 4)
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from qdelta_analysis import QDeltaInputs
 from qdelta_analysis.learning import QDeltaLayer
-from qdelta_analysis.learning.layer import log_expansion
+from qdelta_analysis.learning.layer import log_expansion, unit
 from qdelta_analysis.learning.linear_attention import linear_attention
 from qdelta_kernels import qdelta_rule_reference
 from tests.helpers import relative_error, tokens
@@ -112,6 +112,32 @@ def test_the_compensation_has_finite_slopes_everywhere():
             leaves = [y.clone().requires_grad_() for y in (q, k, *gates)]
             slopes = torch.autograd.grad(log_expansion(*leaves).sum(), leaves)
             assert all(slope.isfinite().all() for slope in slopes)
+
+
+def test_no_vector_is_normalised_steeply():
+    for length in (0.0, 1e-30, 1e-12, 1e-8, 1e-4, 1e-3, 1.0, 1e4):
+        x = (length * F.normalize(noise(1, 1, 2, 8), dim=-1)).requires_grad_()
+        slope = torch.autograd.functional.jacobian(unit, x).reshape(16, 16)
+        assert torch.linalg.matrix_norm(slope, 2) < 1001
+    x = noise(5, 7, 2, 8, seed=1)
+    torch.testing.assert_close(unit(x), F.normalize(x, dim=-1), rtol=0, atol=0)
+    assert torch.equal(unit(torch.zeros(1, 1, 2, 8)), torch.zeros(1, 1, 2, 8))
+
+
+@pytest.mark.parametrize("name", ["q-delta", "q-delta, norm-compensated", "deltanet", "linear-attention, decay"])
+def test_tokens_that_vanish_have_the_gradients_of_zero(name):
+    def slopes(length):
+        """Gradients of a layer and its input, of which five tokens are this short."""
+        layer, x = QDeltaLayer(VARIANTS[name]), noise(1, 20, 24)
+        x[:, 8:13] *= length
+        x.requires_grad_()
+        layer(x).square().sum().backward()
+        return torch.cat([y.grad.flatten() for y in (x, *layer.parameters())])
+
+    zero = slopes(0.0)
+    for length in (1e-30, 1e-12, 1e-8):
+        assert relative_error(slopes(length), zero) < 1e-3
+    assert zero.norm() < 3 * slopes(1.0).norm()
 
 
 def test_every_parameter_of_every_variant_learns():

@@ -133,6 +133,8 @@ def test_what_does_not_fit_is_refused():
         net(batch, state=net.fresh_state(3))
     with pytest.raises(ValueError, match=r"cu_seqlens is \[0, 6\]; expected it to end at 12, the tokens given"):
         net(batch, None, torch.tensor([0, 6]))
+    with pytest.raises(ValueError, match=r"cu_seqlens is \[0, 9{15}\]; expected it to end at 12, the tokens given"):
+        net(batch, None, torch.tensor([0, 10**15 - 1]))  # before anything of that size is laid out
     with pytest.raises(ValueError, match=r"cu_seqlens is \[0, 7, 6\]; expected a vector of ascending bounds"):
         net(batch, None, torch.tensor([0, 7, 6]))
 
