@@ -76,5 +76,5 @@ def patch(
         values = torch.as_tensor(value, dtype=torch.float64)
         if not bool(((values >= 0) & (values <= 2)).all()):
             raise ValueError(f"lam is {value!r} in layer {number}; expected values in [0, 2].")
-    with intercepted(sites, _Feedback(by_layer, norm_compensation)):
+    with intercepted(sites, _Feedback(by_layer, norm_compensation), lasting=True):
         yield
