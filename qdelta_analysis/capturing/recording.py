@@ -158,7 +158,8 @@ def _compare(
 ) -> float:
     """Return the largest relative difference of a head between o and the recurrence on the tokens."""
     own = call.rows(o).to(tokens["v"].dtype)
-    allowed = torch.as_tensor(_SUMS[sums] + _written(own, o.dtype) if given is None else given).expand(len(own), 1)
+    written = _written(own, o.dtype)
+    allowed = _SUMS[sums] + written if given is None else torch.full_like(written, given)
     V = own.shape[-1]
     draw = torch.Generator().manual_seed(number)
     some = torch.randn(V, _DIRECTIONS, generator=draw, dtype=torch.float64).to(own)
@@ -171,7 +172,7 @@ def _compare(
     raise CaptureMismatchError(
         f"layer {number}, head {head}, sequence {row}: the recurrence on what was captured differs from the "
         f"model's own output by {float(error[row, head]):.1e} of its norm; expected at most "
-        f"{float(allowed.expand_as(error)[row, head]):.0e}{f', its sums being in {sums}' if given is None else ''}."
+        f"{float(allowed[row, head]):.0e}{f', its sums being in {sums}' if given is None else ''}."
     )
 
 
@@ -188,9 +189,9 @@ def _error(own: Tensor, tokens: Mapping[str, Any], scale: float | None, directio
 
 def _written(o: Tensor, dtype: torch.dtype) -> Tensor:
     """Return what writing the outputs down in half precision may cost, of every sequence's and head's norm."""
-    if dtype not in (torch.float16, torch.bfloat16):
-        return o.new_zeros(())
     info, size = torch.finfo(dtype), o.norm(dim=(1, 3))
+    if info.bits > 16:
+        return torch.zeros_like(size)
     steps = (o.abs() * info.eps).clamp(min=info.tiny * info.eps).norm(dim=(1, 3))
     return steps / torch.where(size > 0, size, 1)
 
@@ -198,7 +199,7 @@ def _written(o: Tensor, dtype: torch.dtype) -> Tensor:
 def _precision(o: Tensor, sums_wide: bool) -> str:
     """Return what a layer sums in whose output is o: not always the dtype of its tensors, or of o."""
     device = o.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         found = torch.get_autocast_dtype(device)
     elif o.dtype in (torch.float16, torch.bfloat16):
         found = torch.float32 if sums_wide and device == "cpu" else o.dtype

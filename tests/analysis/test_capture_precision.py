@@ -78,7 +78,7 @@ def test_every_precision_is_captured_and_a_wrong_replay_refused(kind_and_model, 
         assert list(capture(net, x)) == list(found)
     if kind == "attributes":
         return
-    least = SUMS if kind in ("own", "fla") and name == "float64" or kind == "fla" else WRITTEN
+    least = SUMS if kind == "fla" or (kind, name) == ("own", "float64") else WRITTEN
     off_by(least[name], kind, monkeypatch)
     with pytest.raises(CaptureMismatchError, match=r"layer 0, head 1, .*its sums being in"):
         capture(net, x)
@@ -100,17 +100,16 @@ def test_autocast_is_known(kind_and_model, dtype, monkeypatch):
 
 def test_compensation_under_autocast_is_as_exact_as_without():
     net, x = model(), tokens(1, 30)
-    inputs = {}
     for autocast in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast), patch(net, 0.8, norm_compensation=True):
-            inputs = capture(net, x)[0].to(torch.float64)
-            with patch(net, 0.8):
-                plain = capture(net, x)[0].to(torch.float64)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            plain = capture(net, x)[0].to(torch.float64)
+            with patch(net, 0.8, norm_compensation=True):
+                inputs = capture(net, x)[0].to(torch.float64)
         norm = inputs.transition().operator_norm()
         torch.testing.assert_close(norm, plain.alpha, rtol=1e-5, atol=0)
 
 
-def test_products_that_are_rounded_are_allowed_for(monkeypatch):
+def test_products_that_are_rounded_are_allowed_for():
     o = torch.randn(1, 3, 2, 4)
     assert recording._precision(o, True) == "float32"
     assert recording._precision(o.double(), True) == "float32"
@@ -125,8 +124,8 @@ def test_products_that_are_rounded_are_allowed_for(monkeypatch):
             assert recording._precision(o, True) == expected
     finally:
         products.fp32_precision = before
-    for device in ("meta",):
-        assert recording._precision(torch.zeros(1, 3, 2, 4, dtype=torch.bfloat16, device=device), True) == "bfloat16"
+    # As on an accelerator, where kernels may sum in what they are given.
+    assert recording._precision(o.to("meta", torch.bfloat16), True) == "bfloat16"
 
 
 def test_outputs_below_half_precision_s_range_are_compared_as_that():
