@@ -57,7 +57,7 @@ def evolve(memories: Mapping[str, QDeltaInputs], snapshots: int | Sequence[int] 
         means over a 32nd of the tokens around each, the attribute `window`, of those in `AVERAGED`.
         The share ||S u||^2 / (||S||_F^2 ||u||^2) lies in [0, 1], is 1/K on average over directions u, and 0 for S = 0.
 
-    Raises ValueError for no memory, more than one sequence or head, or shapes that differ.
+    Raises ValueError for no memory, more than one sequence or head, shapes that differ, or no token.
     """
     if not memories:
         raise ValueError("memories are none; expected at least one, under its name.")
@@ -69,6 +69,8 @@ def evolve(memories: Mapping[str, QDeltaInputs], snapshots: int | Sequence[int] 
                 f"head with K = {first.K} and V = {first.V}."
             )
     longest = max(memories.values(), key=lambda x: x.T)
+    if longest.T < 1:
+        raise ValueError("memories have T = 0 tokens; expected at least 1.")
     if isinstance(snapshots, int):
         require_count("snapshots", snapshots, 1)
         count = min(snapshots, longest.T)
@@ -83,6 +85,7 @@ def evolve(memories: Mapping[str, QDeltaInputs], snapshots: int | Sequence[int] 
 
 def _run(inputs: QDeltaInputs, snapshots: Sequence[int]) -> xr.Dataset:
     """Trace one memory, and add how much of its energy is read and where the reads point."""
+    inputs = inputs.wide()
     found = trace(inputs, snapshots).isel(batch=0, head=0, drop=True)
     start = 0.0 if inputs.initial_state is None else float(inputs.initial_state.norm())
     norms = np.concatenate([[start], found.state_norm.values[:-1]])

@@ -59,7 +59,7 @@ def exact(
         o_i = sum_j M_ij v_j + (what is left of S_0)
 
     Args:
-        inputs: the tokens; computed in their dtype.
+        inputs: the tokens; computed in float64 where they are, else in float32.
         rows: the readouts i, a slice of tokens (None: all).
         columns: the written values j, a slice of tokens (None: all).
         of: which readouts: "o", "v_hat", "o_hat".
@@ -117,7 +117,7 @@ def initial(inputs: QDeltaInputs, rows: slice | None = None, *, of: Sequence[Tar
 
     Dims (batch, head, time, key); arguments and errors are those of `exact`.
     """
-    named, at = _targets(of), _tokens("rows", rows, inputs.T)
+    inputs, named, at = inputs.wide(), _targets(of), _tokens("rows", rows, inputs.T)
     found = _Pass(inputs, named, at, None, erase=True).run()
     return _dataset(inputs, named, found, at, {"key": np.arange(inputs.K)})
 
@@ -130,11 +130,12 @@ def check(inputs: QDeltaInputs) -> xr.Dataset:
     Dims (batch, head), one variable per readout; 0 where both vanish. Rounding, times how much the memory outgrew what
     is read from it. Forms the whole matrix.
     """
+    inputs = inputs.wide()
     M, w = exact(inputs), initial(inputs)
     v = inputs.v.transpose(1, 2)  # [B, H, T, V]
     S_0 = v.new_zeros(inputs.B, inputs.H, inputs.K, inputs.V)
     if inputs.initial_state is not None:
-        S_0 = inputs.initial_state.to(v)
+        S_0 = inputs.initial_state
     errors = {}
     for name, looped in _token_loop(inputs).items():
         built = torch.as_tensor(M[name].values).to(v) @ v + torch.as_tensor(w[name].values).to(v) @ S_0
@@ -153,7 +154,7 @@ def _token_loop(inputs: QDeltaInputs) -> dict[Target, Float[Tensor, "B H T V"]]:
 @one_thread()
 @torch.no_grad()
 def _labelled(inputs, rows, columns, of, most_bytes: int, erase: bool) -> xr.Dataset:
-    named = _targets(of)
+    inputs, named = inputs.wide(), _targets(of)
     rows, columns = _tokens("rows", rows, inputs.T), _tokens("columns", columns, inputs.T)
     size = len(named) * inputs.B * inputs.H * len(rows) * len(columns) * inputs.v.element_size()
     if size > most_bytes:

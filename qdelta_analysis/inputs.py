@@ -174,6 +174,10 @@ class QDeltaInputs:
         tensors = {name: getattr(self, name) for name in _TENSORS}
         return replace(self, **{name: x.to(*args, **kwargs) for name, x in tensors.items() if x is not None})
 
+    def wide(self) -> QDeltaInputs:
+        """Return the same in the one dtype that the recurrence computes with: float64 where q is, else float32."""
+        return self.to(torch.float64 if self.q.dtype == torch.float64 else torch.float32)
+
     def arguments(self) -> dict[str, Any]:
         """Return the keyword arguments for `qdelta_rule`."""
         return {name: getattr(self, name) for name in _TENSORS}

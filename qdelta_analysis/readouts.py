@@ -57,8 +57,10 @@ def predict(inputs: QDeltaInputs) -> xr.Dataset:
 
         v_hat_t = alpha_t S_{t-1} k_t,    o_hat_t = alpha_t S_{t-1} q_t,    o_t = S_t q_t
 
-    Dims (batch, time, head, value); float32 inputs give float32. Source: Q-Delta (arXiv 2606.08804).
+    Dims (batch, time, head, value); float64 inputs give float64, all others float32.
+    Source: Q-Delta (arXiv 2606.08804).
     """
+    inputs = inputs.wide()
     o_hat, v_hat, o = read_thrice(inputs, qdelta_rule)
     meanings = {
         "v_hat": "alpha S k before the write",

@@ -92,7 +92,7 @@ def measure(
         for N, rounds, D, c in itertools.product(*values[:4])
     ]
     shape = [len(axis.values) for axis in axes.values()]
-    error, accuracy = (torch.stack(x).view(shape).numpy() for x in zip(*found, strict=True))
+    error, accuracy = (_numbers_of(torch.stack(x).view(shape)) for x in zip(*found, strict=True))
     return _labelled(axes, error, accuracy, d, width)
 
 
@@ -172,6 +172,10 @@ def _recall(
         accuracies.append((nearest == torch.arange(nearest.shape[-1])).to(reads).mean(-1))
     error, accuracy = (torch.cat(x, dim=-1).permute(2, 0, 1) for x in (errors, accuracies))
     return error, accuracy
+
+
+def _numbers_of(x: Tensor) -> np.ndarray:
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()  # NumPy has no bfloat16
 
 
 class _Axis(NamedTuple):

@@ -15,6 +15,7 @@ from qdelta_kernels import qdelta_rule
 from qdelta_kernels.arguments import l2norm
 
 from ..inputs import QDeltaInputs
+from ..learning.layer import wide
 
 _LONG_NAMES = {"query": "q", "key": "k", "value": "v"}
 # Arguments that would change what is computed in a way that `qdelta_rule` does not know.
@@ -62,8 +63,11 @@ class RuleCall:
 
     def tokens(self) -> dict[str, Any]:
         """Return the recurrence's arguments, packed sequences as rows that end in tokens that change nothing."""
-        q, k = (self.rows(x) for x in self.unit_qk())
-        v, beta = self.rows(_laid_out(self.v)), self.rows(self.beta)
+        q, k = self.unit_qk()
+        v = _laid_out(self.v)
+        widest = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+        q, k, v = (self.rows(x.to(widest)) for x in (q, k, v))
+        beta = self.rows(self.beta)
         g, lam = (None if x is None else self.rows(x) for x in (self.g, self.lam))
         return {"q": q, "k": k, "v": v, "g": g, "beta": beta, "lam": lam, "initial_state": self.initial_state}
 
@@ -81,7 +85,7 @@ class RuleCall:
 
 def _laid_out(x: Tensor) -> Tensor:
     """Return x in float32 at least, its channels side by side: transformers' convolution leaves tokens so."""
-    return (x if x.dtype == torch.float64 else x.float()).contiguous()
+    return wide(x).contiguous()
 
 
 def read_call(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> RuleCall:
@@ -98,10 +102,10 @@ def read_call(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, An
     g, beta = given.get("g"), given["beta"]
     if given.get("use_gate_in_kernel"):
         bias = given.get("dt_bias")
-        raw = g.float() if bias is None else g.float() + bias.float()
-        g = -given["A_log"].float().exp() * F.softplus(raw)
+        raw = wide(g) if bias is None else wide(g) + wide(bias)
+        g = -wide(given["A_log"]).exp() * F.softplus(raw)
     if given.get("use_beta_sigmoid_in_kernel"):
-        beta = torch.sigmoid(beta.float()) * (2 if given.get("allow_neg_eigval") else 1)
+        beta = torch.sigmoid(wide(beta)) * (2 if given.get("allow_neg_eigval") else 1)
     v_first = bool(given.get("state_v_first") or given.get("transpose_state_layout"))
     state = given.get("initial_state")
     return RuleCall(

@@ -64,7 +64,10 @@ def patch(
             this project's theory). g itself is then no longer what the model was trained with.
 
     The rule is computed by `qdelta_rule`, through which gradients flow. Prefill and cached decoding are both patched,
-    and `capture` and `record` inside see lam. Leaves the model as it was, also after an exception.
+    and `capture` and `record` inside see lam. Leaves the model as it was, whatever ends the block.
+
+    It holds in the thread that entered the block; another sees it if it runs in `contextvars.copy_context()`. Where
+    torch.utils.checkpoint computes a layer again, it does so as in the forward pass, also when the block has ended.
 
     Raises ValueError for a lam outside [0, 2] or of another shape, or a layer that the model has not; as
     `find_layers` for a model without delta-rule layers.
@@ -76,5 +79,5 @@ def patch(
         values = torch.as_tensor(value, dtype=torch.float64)
         if not bool(((values >= 0) & (values <= 2)).all()):
             raise ValueError(f"lam is {value!r} in layer {number}; expected values in [0, 2].")
-    with intercepted(sites, _Feedback(by_layer, norm_compensation)):
+    with intercepted(sites, _Feedback(by_layer, norm_compensation), lasting=True):
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +21,8 @@ from .sites import Site, choose_layers, intercepted, without_cache
 # difference anywhere shows along a random direction with probability 1, at a fraction of a whole replay's cost.
 _DIRECTIONS = 4
 _CHUNK = 32  # the fastest for so few values
-# ||o - replayed|| / ||o|| of a head that rounding may make: of float32 sums, of tensor cores' 10-bit products where
-# the model ran on an accelerator, of the output's own rounding in half precision.
-_EXACT, _TENSOR_CORES, _HALF = {torch.float64: 1e-10, torch.float32: 1e-5}, 5e-3, 3e-2
+# ||o - replayed|| / ||o|| of a head that sums in this precision may make; TF32 has 10 bits.
+_SUMS = {"float64": 1e-10, "float32": 1e-5, "tf32": 5e-3, "float16": 4e-3, "bfloat16": 3e-2}
 
 
 class CaptureMismatchError(RuntimeError):
@@ -35,16 +34,13 @@ class Recording:
     """The calls that the layers made, by layer number, each with its output o; a `Handler`."""
 
     calls: dict[int, list[tuple[RuleCall, Tensor]]] = field(default_factory=dict)
-    _entering: Tensor | None = None
 
     def before(self, number: int, call: RuleCall) -> RuleCall:
         """Make the call as it came."""
-        self._entering = _kept(call.initial_state)
         return call
 
     def after(self, number: int, call: RuleCall, result: tuple[Tensor, Tensor | None]) -> None:
         """Keep the call and its output."""
-        call = replace(call, initial_state=self._entering)
         self.calls.setdefault(number, []).append((call, result[0].detach()))
 
     def inputs(self, number: int, call: int = 0, metadata: Mapping[str, str] = MappingProxyType({})) -> QDeltaInputs:
@@ -89,7 +85,8 @@ def capture(
         tokens: which tokens, as slice(start, stop) or range(start, stop); the memory that the ones before leave
             becomes the initial state. None: all.
         metadata: goes into every layer's inputs, together with the layer's number and rule.
-        tolerance: the largest ||o - replayed|| / ||o|| of a head; None: what rounding in the model's precision makes.
+        tolerance: the largest ||o - replayed|| / ||o|| of a head; None: what rounding makes in the precision that the
+            layer computes its rule in, whatever its tensors' dtype.
         options: further arguments of the model's forward pass, such as attention_mask.
 
     Returns:
@@ -127,29 +124,24 @@ class _Taking:
     source: str
     tolerance: float | None
     found: dict[int, QDeltaInputs] = field(default_factory=dict)
-    _entering: Tensor | None = None
 
     def before(self, number: int, call: RuleCall) -> RuleCall:
         """Make the call as it came, once."""
         if number in self.found:
             raise _not_once(self.sites[number], 2)
-        self._entering = _kept(call.initial_state)
         return call
 
     def after(self, number: int, call: RuleCall, result: tuple[Tensor, Tensor | None]) -> None:
         """Check the call and keep its inputs."""
-        call, site = replace(call, initial_state=self._entering), self.sites[number]
+        site = self.sites[number]
         notes = {"source": self.source, **self.metadata, "layer": str(number), "rule": site.rule}
-        with torch.autocast(call.v.device.type, enabled=False):
+        o = result[0].detach()
+        sums = _precision(o, site.sums_wide)
+        with torch.autocast(o.device.type, enabled=False):
             tokens = call.tokens()
-            error = _compare(number, call, tokens, result[0].detach(), self.tolerance)
+            error = _compare(number, call, tokens, o, sums, self.tolerance)
             inputs = QDeltaInputs(**tokens, metadata=notes | {"replay_error": f"{error:.1e}"})
             self.found[number] = _select(inputs, self.heads, self.span)
-
-
-def _kept(state: Tensor | None) -> Tensor | None:
-    """Return what a call begins with: a cache keeps its state in one tensor and overwrites that."""
-    return None if state is None else state.detach().clone()
 
 
 def _not_once(site: Site, times: int) -> ValueError:
@@ -161,34 +153,63 @@ def _not_once(site: Site, times: int) -> ValueError:
 
 
 @torch.no_grad()
-def _compare(number: int, call: RuleCall, tokens: Mapping[str, Any], o: Tensor, tolerance: float | None) -> float:
+def _compare(
+    number: int, call: RuleCall, tokens: Mapping[str, Any], o: Tensor, sums: str, given: float | None
+) -> float:
     """Return the largest relative difference of a head between o and the recurrence on the tokens."""
+    own = call.rows(o).to(tokens["v"].dtype)
+    written = _written(own, o.dtype)
+    allowed = _SUMS[sums] + written if given is None else torch.full_like(written, given)
+    V = own.shape[-1]
+    draw = torch.Generator().manual_seed(number)
+    some = torch.randn(V, _DIRECTIONS, generator=draw, dtype=torch.float64).to(own)
+    # A few directions in which a head's outputs happen to be small prove nothing against it: then all of them.
+    for directions in (some, None) if V > _DIRECTIONS else (None,):
+        error = _error(own, tokens, call.scale, directions)
+        if (error <= allowed).all():
+            return float(error.max()) if error.numel() else 0.0
+    row, head = divmod(int((error - allowed).nan_to_num(nan=torch.inf).argmax()), error.shape[1])
+    raise CaptureMismatchError(
+        f"layer {number}, head {head}, sequence {row}: the recurrence on what was captured differs from the "
+        f"model's own output by {float(error[row, head]):.1e} of its norm; expected at most "
+        f"{float(allowed[row, head]):.0e}{f', its sums being in {sums}' if given is None else ''}."
+    )
+
+
+def _error(own: Tensor, tokens: Mapping[str, Any], scale: float | None, directions: Tensor | None) -> Tensor:
+    """Return ||own - replayed|| / ||own|| of every sequence and head, along some directions of the values or all."""
     v, state = tokens["v"], tokens["initial_state"]
-    allowed = _tolerance(o) if tolerance is None else tolerance
-    own = call.rows(o).to(v.dtype)
-    if v.shape[-1] > _DIRECTIONS:
-        draw = torch.Generator().manual_seed(number)
-        directions = torch.randn(v.shape[-1], _DIRECTIONS, generator=draw, dtype=torch.float64).to(v)
+    if directions is not None:
         own, v = own @ directions, v @ directions
         state = None if state is None else state.to(v) @ directions
-    seen = dict(tokens) | {"v": v, "initial_state": state}
-    replayed, _ = qdelta_rule(**seen, scale=call.scale, chunk_size=_CHUNK)
+    replayed, _ = qdelta_rule(**dict(tokens) | {"v": v, "initial_state": state}, scale=scale, chunk_size=_CHUNK)
     size = own.norm(dim=(1, 3))
-    error = (own - replayed).norm(dim=(1, 3)) / torch.where(size > 0, size, 1)
-    if not (error <= allowed).all():
-        row, head = divmod(int(error.nan_to_num(nan=torch.inf).argmax()), error.shape[1])
-        raise CaptureMismatchError(
-            f"layer {number}, head {head}, sequence {row}: the recurrence on what was captured differs from the "
-            f"model's own output by {float(error[row, head]):.1e} of its norm; expected at most {allowed:.0e}."
-        )
-    return float(error.max()) if error.numel() else 0.0
+    return (own - replayed).norm(dim=(1, 3)) / torch.where(size > 0, size, 1)
 
 
-def _tolerance(o: Tensor) -> float:
-    if o.dtype not in _EXACT:
-        return _HALF
-    on_accelerator = o.device.type != "cpu" and o.dtype == torch.float32
-    return _TENSOR_CORES if on_accelerator else _EXACT[o.dtype]
+def _written(o: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what writing the outputs down in half precision may cost, of every sequence's and head's norm."""
+    info, size = torch.finfo(dtype), o.norm(dim=(1, 3))
+    if info.bits > 16:
+        return torch.zeros_like(size)
+    steps = (o.abs() * info.eps).clamp(min=info.tiny * info.eps).norm(dim=(1, 3))
+    return steps / torch.where(size > 0, size, 1)
+
+
+def _precision(o: Tensor, sums_wide: bool) -> str:
+    """Return what a layer sums in whose output is o: not always the dtype of its tensors, or of o."""
+    device = o.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        found = torch.get_autocast_dtype(device)
+    elif o.dtype in (torch.float16, torch.bfloat16):
+        found = torch.float32 if sums_wide and device == "cpu" else o.dtype
+    else:  # numbers of float32, written down as float64, were summed in float32
+        found = torch.float32 if torch.equal(o, o.float().to(o.dtype)) else o.dtype
+    if found == torch.float32 and device != "cpu":
+        return "tf32"  # of tensor cores: FLA's kernels use it whatever torch is told
+    if found == torch.float32 and (products := torch.backends.mkldnn.matmul.fp32_precision) in ("tf32", "bf16"):
+        return {"tf32": "tf32", "bf16": "bfloat16"}[products]
+    return str(found).removeprefix("torch.")
 
 
 def _span(tokens: slice | range | None) -> slice | None:

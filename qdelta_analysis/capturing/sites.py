@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 
 from ..learning.layer import QDeltaLayer
 from .calls import RuleCall, read_call, read_own_call
+from .standing import Place, StandIn, at_work, working
 
 _GLOBALS = ("chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule")
 _TORCH_GLOBALS = ("torch_chunk_gated_delta_rule", "torch_recurrent_gated_delta_rule")
@@ -59,6 +59,20 @@ class Site:
     def rule(self) -> str:
         """Which rule it is, as `LayerConfig.rule` names it."""
         return self.layer.config.rule if isinstance(self.layer, QDeltaLayer) else "gated-deltanet"
+
+    @property
+    def sums_wide(self) -> bool:
+        """Whether the rule is known to sum in float32 at least, whatever it is given."""
+        return isinstance(self.layer, QDeltaLayer) or self.names == _TORCH_GLOBALS
+
+    def places(self) -> list[Place]:
+        """Return where stand-ins have to be for a handler to work at this layer."""
+        layer, own = self.layer, isinstance(self.layer, QDeltaLayer)
+        caller = None if self.shared else layer
+        rule = lambda name: lambda found: _Rule(caller, found, getattr(layer, name) if found is None else found, own)
+        forward = lambda found: _Forward(layer, found, layer.forward)
+        rules = [Place(self.owner, name, rule(name)) for name in self.names]
+        return [*rules, Place(layer.__dict__, "forward", forward)] if self.shared else rules
 
 
 def find_layers(model: nn.Module) -> Mapping[int, Site]:
@@ -97,17 +111,14 @@ def without_cache(model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any
 
 
 @contextmanager
-def intercepted(sites: Mapping[int, Site], handler: Handler) -> Iterator[None]:
-    """Put the handler between these layers and their rule; leaves everything as it was, also after an exception.
+def intercepted(sites: Mapping[int, Site], handler: Handler, *, lasting: bool = False) -> Iterator[None]:
+    """Put the handler between these layers and their rule; leaves everything as it was, whatever ends the block.
 
-    Several handlers may be at work at once: each sees the call as the earlier ones changed it.
+    Several handlers may be at work at once: each sees the call as the earlier ones changed it. Other threads' calls
+    pass by. lasting: also where activation checkpointing computes a layer again.
     """
-    with ExitStack() as stack:
-        for site in sites.values():
-            for name in site.names:
-                stack.enter_context(_dispatched(site, name, handler))
-            if site.shared:
-                stack.enter_context(_announced(site.layer))
+    layers = {number: site.layer for number, site in sites.items()}
+    with working(handler, layers, [place for site in sites.values() for place in site.places()], lasting=lasting):
         yield
 
 
@@ -127,84 +138,69 @@ def _place(layer: nn.Module) -> tuple[tuple[str, ...], dict[str, Any], bool] | N
     return None
 
 
-# Functions in a module's globals do not know which layer calls them: the layer that runs says so here. A thread
-# that runs another model finds nothing.
+# Functions in a module's globals do not know which layer calls them: the layer that runs says so here, in a context of
+# its own, so that nothing has to be set back when something interrupts it.
 _running: ContextVar[nn.Module | None] = ContextVar("running_layer", default=None)
 
 
-@contextmanager
-def _announced(layer: nn.Module) -> Iterator[None]:
-    """Let the layer say that it runs, while it does."""
-    # No restoring of what was said before: of two announcers of one layer, the first to speak is the first to leave.
-    enter = layer.register_forward_pre_hook(lambda module, args: _say(module))
-    leave = layer.register_forward_hook(lambda module, args, out: _say(None), always_call=True)
-    try:
-        yield
-    finally:
-        enter.remove()
-        leave.remove()
-
-
-def _say(layer: nn.Module | None) -> None:
-    _running.set(layer)
-
-
-class _Dispatcher:
-    """Takes a function's place: passes calls from the layers that have handlers through those, others straight on."""
+class _Watched(StandIn):
+    """A stand-in that a compiled model's graph ends before."""
 
     outside_graphs: ClassVar[Callable[..., Any] | None] = None
+    whole: ClassVar[bool]  # whether what it calls is outside of graphs as well
 
-    def __init__(self, site: Site, name: str):
-        self.layer = None if site.shared else site.layer
-        self.own = isinstance(site.layer, QDeltaLayer)
-        self.function: Callable[..., Any] = getattr(site.layer, name) if self.own else site.owner[name]
-        self.handlers: dict[int, list[tuple[int, Handler]]] = defaultdict(list)
-        # A compiled model's graph ends before the handlers. No model is compiled before dynamo is there, which takes
-        # seconds to import.
-        if "torch._dynamo" in sys.modules and _Dispatcher.outside_graphs is None:
-            _Dispatcher.outside_graphs = staticmethod(torch.compiler.disable(_Dispatcher._dispatch))
+    def __init__(self, layer: nn.Module | None, found: Any, function: Callable[..., Any]):
+        super().__init__(found, function)
+        self.layer = layer
+        # No model is compiled before dynamo is there, which takes seconds to import.
+        if "torch._dynamo" in sys.modules and type(self).outside_graphs is None:
+            type(self).outside_graphs = staticmethod(torch.compiler.disable(type(self)._call, recursive=self.whole))
+
+
+class _Forward(_Watched):
+    """Stands in for the forward pass of a layer that calls a rule which others call too."""
+
+    whole = False
 
     def __call__(self, *args, **kwargs):
-        dispatch = _Dispatcher.outside_graphs or _Dispatcher._dispatch
-        return dispatch(self, *args, **kwargs)
+        call = _Forward.outside_graphs or _Forward._call
+        return call(self, *args, **kwargs)
 
-    def _dispatch(self, *args, **kwargs):
-        layer = self.layer if self.layer is not None else _running.get()
-        handlers = self.handlers.get(id(layer))
+    def _call(self, *args, **kwargs):
+        context = copy_context()
+        context.run(_running.set, self.layer)
+        return context.run(self.function, *args, **kwargs)
+
+
+class _Rule(_Watched):
+    """Stands in for a rule: passes calls from layers at which handlers work through those, others straight on."""
+
+    whole = True
+
+    def __init__(self, layer: nn.Module | None, found: Any, function: Callable[..., Any], own: bool):
+        super().__init__(layer, found, function)
+        self.own = own
+
+    def __call__(self, *args, **kwargs):
+        call = _Rule.outside_graphs or _Rule._call
+        return call(self, *args, **kwargs)
+
+    def _call(self, *args, **kwargs):
+        handlers: list[tuple[int, Handler]] = at_work(self.layer if self.layer is not None else _running.get())
         if not handlers:
             return self.function(*args, **kwargs)
         came = read_own_call(*args, **kwargs) if self.own else read_call(self.function, args, kwargs)
+        # A cache keeps its state in one tensor and overwrites that.
+        entering = None if came.initial_state is None else came.initial_state.detach().clone()
         call = came
         for number, handler in handlers:
             call = handler.before(number, call)
-        result = self._run(*args, **kwargs) if call is came else call.compute()
+        if call is came:
+            context = copy_context()
+            context.run(_running.set, None)  # the function's own calls of another's rule are no calls of the layer
+            result = context.run(self.function, *args, **kwargs)
+        else:
+            result = call.compute()
         for number, handler in handlers:
-            handler.after(number, call, result)
+            handler.after(number, replace(call, initial_state=entering), result)
         return result
-
-    def _run(self, *args, **kwargs):
-        """Call the function, whose own calls of another rule's are no calls of the layer."""
-        layer = _running.get()
-        _say(None)
-        try:
-            return self.function(*args, **kwargs)
-        finally:
-            _say(layer)
-
-
-@contextmanager
-def _dispatched(site: Site, name: str, handler: Handler) -> Iterator[None]:
-    found = site.owner.get(name)
-    if not isinstance(found, _Dispatcher):
-        site.owner[name] = found = _Dispatcher(site, name)
-    entry = (site.number, handler)
-    found.handlers[id(site.layer)].append(entry)
-    try:
-        yield
-    finally:
-        found.handlers[id(site.layer)].remove(entry)
-        if not any(found.handlers.values()):
-            if found.own:
-                del site.owner[name]
-            else:
-                site.owner[name] = found.function

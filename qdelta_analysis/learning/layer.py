@@ -205,10 +205,11 @@ def log_expansion(
     """
     groups = beta.shape[2] // q.shape[2]
     q, k = wide(q), wide(k)
-    kk, kq = torch.linalg.vecdot(k, k), torch.linalg.vecdot(k, q)
-    # From the vectors: as a difference of squares it would lose half the digits near q || k.
-    across = q - (kq / torch.where(kk > 0, kk, 1))[..., None] * k
-    across2 = torch.linalg.vecdot(across, across)
+    with _without_autocast(q):  # which would take these products in half precision
+        kk, kq = torch.linalg.vecdot(k, k), torch.linalg.vecdot(k, q)
+        # From the vectors: as a difference of squares it would lose half the digits near q || k.
+        across = q - (kq / torch.where(kk > 0, kk, 1))[..., None] * k
+        across2 = torch.linalg.vecdot(across, across)
     kk, kq, across2 = (x.repeat_interleave(groups, dim=2) for x in (kk, kq, across2))
     aligned = beta * (kk + lam * kq)
     side2 = (beta * lam).square() * kk * across2

@@ -33,6 +33,6 @@ def sampled_mean_square_growth(inputs: QDeltaInputs) -> xr.Dataset:
     written = heads((alpha2 * beta.square() * kk)[..., None] * t.x).mT @ mixed / x.T
     moment = alpha2.mean(1)[..., None, None] * torch.eye(K, dtype=torch.float64) - cross - cross.mT + written
     extremes = torch.linalg.eigvalsh(moment)
-    error = each.std(1) / x.T**0.5 if x.T > 1 else torch.full((x.B, x.H), torch.nan)
+    error = each.std(1) / x.T**0.5 if x.T > 1 else each.new_full((x.B, x.H), torch.nan)
     values = {"growth": each.mean(1), "growth_error": error, "least": extremes[..., 0], "most": extremes[..., -1]}
     return xr.Dataset({name: (("batch", "head"), y.numpy()) for name, y in values.items()}, attrs=dict(x.metadata))
