@@ -52,7 +52,7 @@ def pick_stretches(inputs: QDeltaInputs, norm: Tensor, seed: int) -> tuple[list[
     most = max(2, min(_MOST, _WORK // (length * x.H * x.K * max(x.K, x.V))))
     last = (x.T - length) // CHUNK
     draw = torch.Generator().manual_seed(seed)
-    b, t = divmod(int(norm.amax(-1).argmax()), x.T)
+    b, t = divmod(int(norm.amax(-1).nan_to_num(nan=0.0).argmax()), x.T)
     random = torch.stack([torch.randint(n, (most,), generator=draw) for n in (x.B, last + 1)], dim=1)
     wanted = [(0, 0), (b, min(t // CHUNK, last)), (x.B - 1, last), *map(tuple, random.tolist())]
     chosen = list(dict.fromkeys(wanted))[:most]

@@ -91,8 +91,10 @@ def planted(name: str, token: int, head: int, value) -> QDeltaInputs:
 @pytest.mark.parametrize(
     ("name", "value", "hypothesis", "claims"),
     [
-        ("k", 1.1, "unit q, k", ("G6", "G7", "G8", "G9", "G10", "G12")),
-        ("q", 0.9, "unit q, k", ("G6", "G7", "G8", "G9", "G10", "G12")),
+        ("k", 1.1, "q, k in the unit ball", ("G6", "G7", "G8", "G9", "G12")),
+        ("q", 1.1, "q, k in the unit ball", ("G6", "G7", "G8", "G9", "G12")),
+        ("k", 1.1, "unit q, k", ("G10",)),
+        ("q", 0.9, "unit q, k", ("G10",)),
         ("beta", 1.5, "beta <= 1", ("G6", "G7", "G8", "G9", "G12")),
         ("lam", 1.5, "lam <= 1", ("G6",)),
         ("beta", 0.0, "beta a in (0, 2)", ("G4",)),
