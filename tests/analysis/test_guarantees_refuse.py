@@ -73,7 +73,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("owner, name", WRONG, ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize(("owner", "name"), WRONG, ids=lambda x: x if isinstance(x, str) else "")
 @pytest.mark.parametrize("factor", [1.001, 0.999])
 def test_a_wrong_closed_form_is_noticed(owner, name, factor, monkeypatch):
     right = getattr(owner, name)
