@@ -55,7 +55,8 @@ def _span(x: Tensor) -> str:
 def _spectrum(facts: Facts) -> Measured:
     error, geometry = facts.samples.spectrum_error, facts.geometry
     size = geometry.kk + facts.gates.lam * (geometry.kk * geometry.qq).sqrt()
-    off = (geometry.alignment - geometry.xk).abs() / (size + _LEAST)
+    # The least that x can be off by, times ||k||.
+    off = (geometry.alignment - geometry.xk).abs() / (size + _LEAST * (1 + geometry.kk.sqrt()))
     return Measured(
         (
             Finding(

@@ -40,10 +40,11 @@ def _excitation(facts: Facts) -> Measured:
     mu, noise, decay = tokens.excitation, tokens.noise, tokens.decay
     bound = decay - 2 * mu + noise
     margin = bound.minimum(decay) - tokens.mean_square_growth
+    tolerance = 1e-9 * (1 + noise)
     return Measured(
         (
-            Finding("E||s A||^2 <= min(bound, E[alpha^2]) ||s||^2", facts.everywhere(-margin, 1e-9)),
-            Finding("E||s A||^2 <= bound", facts.everywhere(tokens.mean_square_growth - bound, 1e-9), needs=False),
+            Finding("E||s A||^2 <= min(bound, E[alpha^2]) ||s||^2", facts.everywhere(-margin, tolerance)),
+            Finding("E||s A||^2 <= bound", facts.everywhere(tokens.mean_square_growth - bound, tolerance), needs=False),
         ),
         f"mu = {float(mu.min()):.3g} to {float(mu.max()):.3g}; drawn independently of each other, these tokens take "
         f"E||s A||^2 to at most {float(tokens.mean_square_growth.max()):.4g} ||s||^2, where the bound says "
