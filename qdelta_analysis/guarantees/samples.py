@@ -48,10 +48,6 @@ class Samples:
         """1 + the norm of beta x k^T, [m, H]; NaN where A is not finite."""
         return _size(self.transition, self.mixed)
 
-    def evaluated(self, radius: bool = False) -> Tensor:
-        """Whether dense algebra could take any of a head's tokens, [H]; of those that the radius is looked at with."""
-        return self.size[: _EIGEN if radius else None].isfinite().any(0)
-
     @cached_property
     def singular_error(self) -> Tensor:
         """Largest difference of closed-form and dense singular values, relative to the largest, [m, H]."""

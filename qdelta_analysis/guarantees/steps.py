@@ -16,7 +16,7 @@ OURS = "this project"
 # A dense eigenvalue solver loses half the digits of a defective matrix.
 _EIGENVALUES = 1e-6
 _DENSE = 1e-11
-_LEAST = torch.finfo(torch.float64).tiny
+_LEAST, _SHORT = torch.finfo(torch.float64).tiny, 1e-140
 
 
 def share(inside: Tensor) -> Tensor:
@@ -55,8 +55,8 @@ def _span(x: Tensor) -> str:
 def _spectrum(facts: Facts) -> Measured:
     error, geometry = facts.samples.spectrum_error, facts.geometry
     size = geometry.kk + facts.gates.lam * (geometry.kk * geometry.qq).sqrt()
-    # The least that x can be off by, times ||k||.
-    off = (geometry.alignment - geometry.xk).abs() / (size + _LEAST * (1 + geometry.kk.sqrt()))
+    # Of shorter vectors the squares, and so the size, underflow.
+    off = (geometry.alignment - geometry.xk).abs() / (size + _SHORT * (1 + geometry.kk.sqrt()))
     return Measured(
         (
             Finding(
