@@ -4,57 +4,71 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite, nextafter
 from typing import Any, Literal
 
 import numpy as np
 
+from .boxes import VARIABLES, Box, Interval, Side, as_double, rounded_down, rounded_up, shortest, sides_of
 from .transition import Transition
 
 Certified = Literal["proved", "refuted", "undecided"]
-Box = Mapping[str, tuple[float, float]]
+Stopped = Literal["", "boxes", "time", "floats"]
 
-PAPER_BOX = {"beta": (0.0, 1.0), "lam": (0.0, 1.0), "cos": (-1.0, 1.0)}
-DOUBLED_BOX = {"beta": (0.0, 2.0), "lam": (0.0, 2.0), "cos": (-1.0, 1.0)}
-_VARIABLES = tuple(PAPER_BOX)
+PAPER_BOX: Box = {"beta": (0.0, 1.0), "lam": (0.0, 1.0), "cos": (-1.0, 1.0)}
+DOUBLED_BOX: Box = {"beta": (0.0, 2.0), "lam": (0.0, 2.0), "cos": (-1.0, 1.0)}
 # Bits of every endpoint: a product of the six factors below is then exact down to boxes of width 2^-20.
 _PRECISION = 320
+_STOPPED = {
+    "boxes": "the boxes ran out",
+    "time": "the time ran out",
+    "floats": "what is left open is too thin to halve, or no float in it lies above the limit",
+}
 
 
 @dataclass(frozen=True)
 class Certificate:
     """What `certify` found for one claim on one box; every number of it is certified, none sampled.
 
-    verdict: "proved" on the whole box; "refuted" by `point`; "undecided" where the boxes ran out.
-    boxes: how many boxes were looked at. bound: the quantity that the claim bounds is at most this on the box.
-    point, value: where the quantity is largest among the points looked at, and its value there, rounded down;
-    for "refuted" that value exceeds the limit. slack: what was added to the limit before proving. method: how.
+    verdict: "proved" on the whole box; "refuted" by `point`, where the quantity is strictly above limit + slack;
+    "undecided" where the search stopped before. boxes: how many boxes were looked at.
+    bound: the quantity that the claim bounds is at most this on the box; rounded up.
+    point, value: where the quantity is largest among the points looked at, and its value there; rounded down.
+    excess: by how much that value passes limit + slack; rounded down, and positive just where "refuted".
+    slack: what was added to the limit before proving. method: how. stopped: what ran out, "" where decided.
+    box: (low, high), or "(low, high]" and the like for sides with open ends, as `certify` takes it.
     """
 
     claim: str
     words: str
-    box: dict[str, tuple[float, float]]
+    box: dict[str, Side]
     verdict: Certified
     boxes: int
     limit: float
     bound: float
     point: dict[str, float]
     value: float
+    excess: float
     slack: float
     method: str
+    stopped: Stopped
 
     def __str__(self) -> str:
-        box = ", ".join(f"{name} in [{low:g}, {high:g}]" for name, (low, high) in self.box.items())
-        at = ", ".join(f"{name} = {value:g}" for name, value in self.point.items())
-        limit = f"{self.limit:g}" + (f" + {self.slack:g}" if self.slack else "")
+        """Say it with every digit that matters: bounds are decimals rounded up, values found are rounded down."""
+        box = ", ".join(f"{name} in {side}" for name, side in sides_of(self.box).items())
+        at = ", ".join(f"{name} = {shortest(value)}" for name, value in self.point.items())
+        limit = shortest(self.limit) + (f" + {shortest(self.slack)}" if self.slack else "")
         boxes = "1 box" if self.boxes == 1 else f"{self.boxes} boxes"
+        above = f", above the limit by at least {rounded_down(self.excess)}" if self.excess > 0 else ""
         return "\n".join(
             [
                 f"{self.claim} {self.verdict} on {box}: {self.words} is at most {limit}.",
-                f"    Certified bound {self.bound:.12g}, {boxes} looked at.",
-                f"    Largest value found: {self.value:.12g} at {at}.",
+                f"    Certified bound {rounded_up(self.bound)}, {boxes} looked at.",
+                f"    Largest value found: {rounded_down(self.value)} at {at}{above}.",
+                *([f"    Stopped: {_STOPPED[self.stopped]}."] if self.stopped else []),
                 f"    Method: {self.method}.",
             ]
         )
@@ -62,12 +76,18 @@ class Certificate:
     def transition(self) -> Transition:
         """Return the plane's transition at `point`, alpha = 1, float64: k = (1, 0), q = (cos, sqrt(1 - cos^2))."""
         c = self.point["cos"]
-        q = np.array([c, np.sqrt(1 - c * c)])
+        q = np.array([c, np.sqrt((1 - c) * (1 + c))])
         return Transition(np.array([1.0, 0.0]), q, self.point["beta"], self.point["lam"])
 
 
 def certify(
-    claim: str, box: Box = PAPER_BOX, *, bound: float = 1.0, slack: float = 0.0, max_boxes: int = 20_000
+    claim: str,
+    box: Box = PAPER_BOX,
+    *,
+    bound: float = 1.0,
+    slack: float = 0.0,
+    max_boxes: int = 20_000,
+    time_limit: float = inf,
 ) -> Certificate:
     """Prove or refute a claim for unit q, k in R^d, d >= 2, and every beta, lam and cos(q, k) in a box.
 
@@ -81,8 +101,16 @@ def certify(
     beta = 1, cos = 0) are proved exactly, after rewriting them as products and sums of factors that are
     nonnegative one by one; where such a form is not at hand, `slack` is what the limit is allowed to be passed by.
 
-    box: (low, high) for beta, lam, cos; the floats are taken as they are. bound: for "radius" and "norm" only.
-    Raises ValueError for an unknown claim, a box that is none, bound or slack that do not fit, max_boxes < 1.
+    Args:
+        box: for beta, lam and cos each (low, high), both ends included, or a string such as "(0, 1]" or "[0, 1)",
+            where a round bracket leaves its end out. Ends are the floats that they are, or that the string reads as.
+            A quantity is continuous, so it is bounded by the same number with and without the ends; but the point
+            that refutes a claim lies inside.
+        bound: the limit, for "radius" and "norm" only.
+        max_boxes, time_limit: after so many boxes, or seconds, an open question stays "undecided"; the certificate
+            has the bound reached by then.
+
+    Raises ValueError for an unknown claim, a box that is none, numbers that no float64 is, or that do not fit.
     Source: this project's claims G2, G3, G6 and G7.
     """
     from flint import ctx
@@ -90,42 +118,39 @@ def certify(
     if claim not in _CLAIMS:
         raise ValueError(f"claim is {claim!r}; expected one of {', '.join(_CLAIMS)}.")
     chosen = _CLAIMS[claim]
-    _check(chosen, claim, box, bound, slack, max_boxes)
+    sides = sides_of(box)
+    _check(chosen, claim, bound, slack, max_boxes, time_limit)
     with ctx.workprec(_PRECISION):
-        search = _Search(
-            chosen, bound, slack, [(float(low), float(high)) for low, high in (box[n] for n in _VARIABLES)]
-        )
-        verdict = search.run(max_boxes)
+        search = _Search(chosen, bound, slack, list(sides.values()))
+        verdict, stopped = search.run(max_boxes, time_limit)
         return Certificate(
             claim=claim,
             words=chosen.words,
-            box={name: (float(box[name][0]), float(box[name][1])) for name in _VARIABLES},
+            box={name: side.as_given() for name, side in sides.items()},
             verdict=verdict,
             boxes=search.boxes,
-            limit=bound,
-            bound=bound + slack if verdict == "proved" else _up(search.upper()),
-            point=dict(zip(_VARIABLES, search.point, strict=True)),
+            limit=float(bound),
+            bound=_up(search.limit.hi if verdict == "proved" else search.upper()),
+            point=dict(zip(VARIABLES, search.point, strict=True)),
             value=_down(search.value.lo),
-            slack=slack,
-            method=chosen.method + (f"; with a slack of {slack:g}" if slack else ""),
+            excess=_down((search.value - search.limit).lo),
+            slack=float(slack),
+            method=chosen.method + (f"; with a slack of {shortest(slack)}" if slack else ""),
+            stopped=stopped,
         )
 
 
-def _check(chosen: _Claim, claim: str, box: Box, bound: float, slack: float, max_boxes: int) -> None:
-    if set(box) != set(_VARIABLES):
-        raise ValueError(f"box has {sorted(box)}; expected beta, lam and cos.")
-    for name, (low, high) in box.items():
-        if not (isfinite(low) and isfinite(high) and low <= high):
-            raise ValueError(f"box has {name} in [{low}, {high}]; expected finite bounds, the lower one first.")
-    low, high = box["cos"]
-    if low < -1 or high > 1:
-        raise ValueError(f"box has cos in [{low}, {high}]; expected bounds in [-1, 1].")
+def _check(chosen: _Claim, claim: str, bound: float, slack: float, max_boxes: int, time_limit: float) -> None:
     if chosen.fixed and bound != 1:
         raise ValueError(f"bound is {bound}; expected 1, the limit that {claim} states.")
     if not (isfinite(bound) and bound >= 0 and isfinite(slack) and slack >= 0):
         raise ValueError(f"bound and slack are {bound} and {slack}; expected finite numbers of at least 0.")
+    as_double("bound", bound)
+    as_double("slack", slack)
     if max_boxes < 1:
         raise ValueError(f"max_boxes is {max_boxes}; expected at least 1.")
+    if not time_limit >= 0:
+        raise ValueError(f"time_limit is {time_limit}; expected a number of seconds, at least 0.")
 
 
 class _Interval:
@@ -270,30 +295,34 @@ _CLAIMS = {
 class _Search:
     """Bisection, the box with the largest possible value first."""
 
-    def __init__(self, claim: _Claim, limit: float, slack: float, box: list[tuple[float, float]]):
-        self.claim = claim
+    def __init__(self, claim: _Claim, limit: float, slack: float, box: list[Interval]):
+        self.claim, self.box = claim, box
         self.limit = _number(limit) + _number(slack)
         self.boxes = 0
         self.open: list[tuple[float, int, list[_Interval], _Interval]] = []
         self.done: list[Any] = []  # upper bounds on the boxes that are proved
         self.stuck: list[Any] = []  # and on those too thin to halve
-        self.point = [low for low, _ in box]
+        self.point = [side.first for side in box]
         self.value = self._at(self.point)
-        for corner in itertools.product(*box):
+        for corner in itertools.product(*((side.first, side.last) for side in box)):
             self._look(list(corner))
-        self._push([_Interval(_number(low).lo, _number(high).hi) for low, high in box])
+        self._push([_Interval(_number(side.low).lo, _number(side.high).hi) for side in box])
 
-    def run(self, max_boxes: int) -> Certified:
-        """Halve boxes until all are proved, one point refutes the claim, or the boxes run out."""
+    def run(self, max_boxes: int, time_limit: float) -> tuple[Certified, Stopped]:
+        """Halve boxes until all are proved, one point refutes the claim, or boxes or seconds run out."""
+        until = time.monotonic() + time_limit
         while self.open and not self._refuted():
             if self.boxes >= max_boxes:
-                return "undecided"
+                return "undecided", "boxes"
+            if time.monotonic() >= until:
+                return "undecided", "time"
             self.boxes += 1
             _, _, sides, quantity = heapq.heappop(self.open)
             if self._proved(sides, quantity):
                 self.done.append(min(quantity.hi, self.limit.hi))
                 continue
-            self._look([float(((s.lo + s.hi) / 2).mid()) for s in sides])
+            middles = [float(((s.lo + s.hi) / 2).mid()) for s in sides]
+            self._look([min(max(x, side.first), side.last) for x, side in zip(middles, self.box, strict=True)])
             widest = max(range(3), key=lambda i: float(sides[i].hi - sides[i].lo))
             low, high = sides[widest].lo, sides[widest].hi
             middle = (low + high) / 2
@@ -303,8 +332,8 @@ class _Search:
             for half in (_Interval(low, middle), _Interval(middle, high)):
                 self._push([*sides[:widest], half, *sides[widest + 1 :]])
         if self._refuted():
-            return "refuted"
-        return "undecided" if self.stuck else "proved"
+            return "refuted", ""
+        return ("undecided", "floats") if self.stuck else ("proved", "")
 
     def _refuted(self) -> bool:
         return self.value.lo > self.limit.hi
@@ -333,8 +362,12 @@ class _Search:
 
 
 def _up(x: Any) -> float:
-    return float(np.nextafter(float(x), np.inf)) if x > float(x) else float(x)
+    """Return the smallest float64 that is not below x."""
+    found = float(x)
+    return nextafter(found, inf) if x > found else found
 
 
 def _down(x: Any) -> float:
-    return float(np.nextafter(float(x), -np.inf)) if x < float(x) else float(x)
+    """Return the largest float64 that is not above x."""
+    found = float(x)
+    return nextafter(found, -inf) if x < found else found

@@ -45,7 +45,7 @@ def check(inputs: QDeltaInputs | Facts, seed: int = 0) -> Report:
     `prove` shows.
     """
     facts = inputs if isinstance(inputs, Facts) else Facts(inputs, seed)
-    return Report(MappingProxyType({name: guarantee.check(facts) for name, guarantee in GUARANTEES.items()}), facts)
+    return Report(MappingProxyType({name: facts.find(claim.check) for name, claim in GUARANTEES.items()}), facts)
 
 
 def prove() -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ _BLOCK_ELEMENTS = 1 << 18
 _UNIT = 1e-5
 _ALGEBRA = 1e-12
 
+Found = TypeVar("Found")
+
 
 @dataclass(frozen=True)
 class Worst:
@@ -40,7 +42,7 @@ class Worst:
 class Tolerances:
     """What rounding may do, and so what is let pass."""
 
-    unit: float  # | ||q|| - 1 | of a unit vector
+    unit: float  # ||q|| - 1 of a vector in the unit ball, | ||q|| - 1 | of a unit vector
     recurrence: float  # of what the chunk form computes in the inputs' dtype, relative to the memory's size
     algebra: float  # of float64 algebra on the inputs as they are, relative
 
@@ -91,6 +93,13 @@ class Facts:
         self.inputs = inputs if inputs.q.device.type == "cpu" else inputs.to("cpu")
         self.seed = seed
         self.tested: dict[Any, Any] = {}  # hypothesis -> what was found of it
+        self._found: dict[Callable[[Facts], Any], Any] = {}
+
+    def find(self, function: Callable[[Facts], Found]) -> Found:
+        """Return what a function says of these facts, asked once: at_token reads what the checks read."""
+        if function not in self._found:
+            self._found[function] = function(self)
+        return self._found[function]
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -169,12 +178,17 @@ class Facts:
         return torch.maximum((self.geometry.qq.sqrt() - 1).abs(), (self.geometry.kk.sqrt() - 1).abs())
 
     @cached_property
+    def beyond_unit(self) -> Tensor:
+        """max(||q||, ||k||) - 1, [B, T, H]: at most 0 in the unit ball."""
+        return torch.maximum(self.geometry.qq, self.geometry.kk).sqrt() - 1
+
+    @cached_property
     def unit_slack(self) -> Tensor:
-        """[H]: what lengths off by delta, where that still counts as unit, add to a bound for unit vectors.
+        """[H]: what lengths beyond 1 by delta, where that still counts as the unit ball, add to a bound for the ball.
 
         beta a and ||A|| / alpha move by at most (1 + lam) ((1 + delta)^2 - 1) at beta <= 1.
         """
-        delta = self.highest(self.off_unit)
+        delta = self.highest(self.beyond_unit).clamp(min=0)
         delta = delta.where(delta <= self.tolerances.unit, 0)
         return (1 + self.highest(self.gates.lam)) * (2 * delta + delta.square()) + self.tolerances.algebra
 
@@ -183,31 +197,34 @@ class Facts:
         return pick_stretches(self.inputs, self.geometry.norm, self.seed)
 
     @cached_property
-    def _passed(self) -> tuple[Trace, Stretches]:
-        """The one pass over the memory; the updates [B, T, H, V] are let go as soon as the drift is known."""
-        batch, start, length = self._picked
+    def _passed(self) -> tuple[Trace, list[Tensor]]:
+        """The one pass over the memory; the updates [B, T, H, V] are let go as soon as the drift is known.
+
+        Besides the trace, the states that enter the stretches.
+        """
+        batch, start, _ = self._picked
         at = sorted({s - 1 for s in start if s > 0})
         with all_threads():
             found = chunk_qdelta_diagnostics(**self.inputs.arguments(), at=at, keep_updates=True, chunk_size=CHUNK)
         assert found.updates is not None
         trace = Trace(found.error_before, found.error_after, found.state_norm, self._drift(found.updates))
-        states = [self._state(found, b, s, at) for b, s in zip(batch, start, strict=True)]
-        usable = [i for i, state in enumerate(states) if state.isfinite().all()]  # the first always is
-        where = torch.tensor([(batch[i], start[i]) for i in usable])
-        token = where[:, 1:] + torch.arange(length)
-        entering = torch.stack([states[i] for i in usable])
-        compared = {name: getattr(trace, name) for name in ("error_before", "error_after", "state_norm")}
-        return trace, follow_stretches(self.inputs, where[:, 0], token, entering, self.geometry.norm, compared)
+        return trace, [self._state(found, b, s, at) for b, s in zip(batch, start, strict=True)]
 
     @property
     def trace(self) -> Trace:
         """Errors, norms and drift at every token."""
         return self._passed[0]
 
-    @property
+    @cached_property
     def stretches(self) -> Stretches:
         """A few stretches followed token by token in float64, from the states that enter them."""
-        return self._passed[1]
+        (trace, states), (batch, start, length) = self._passed, self._picked
+        usable = [i for i, state in enumerate(states) if state.isfinite().all()]  # the first always is
+        where = torch.tensor([(batch[i], start[i]) for i in usable])
+        token = where[:, 1:] + torch.arange(length)
+        entering = torch.stack([states[i] for i in usable])
+        compared = {name: getattr(trace, name) for name in ("error_before", "error_after", "state_norm")}
+        return follow_stretches(self.inputs, where[:, 0], token, entering, self.geometry.norm, compared)
 
     @cached_property
     def memory_size(self) -> Tensor:

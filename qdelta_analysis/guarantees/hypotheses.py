@@ -9,12 +9,19 @@ from .facts import Facts
 from .model import Hypothesis
 from .statistics import FEWEST, STANDARD_ERRORS
 
+# The smallest float64: tokens and margins that are positive at all are at least this.
+SMALLEST = 5e-324
 _CHANCE = f"{STANDARD_ERRORS:g} standard errors, from {FEWEST} tokens at least"
 
 
 def _strict(excess: Tensor) -> Tensor:
     """Turn "at most 0" into "less than 0"."""
-    return torch.where(excess < 0, excess, excess + torch.finfo(excess.dtype).tiny)
+    return torch.where(excess < 0, excess, excess + SMALLEST)
+
+
+def inside(facts: Facts) -> Tensor:
+    """How far beta a lies inside [0, 2], [B, T, H]: 1 - |1 - beta a|, where rounding hides no small beta a."""
+    return torch.minimum(facts.beta_a, 2 - facts.beta_a)
 
 
 def _per_head(excess: Tensor) -> Tensor:
@@ -45,22 +52,25 @@ def _testable(facts: Facts, statistic: str) -> Tensor:
 UNIT = Hypothesis(
     "unit q, k", "every q and every k is a unit vector", lambda facts: facts.off_unit - facts.tolerances.unit
 )
+BALL = Hypothesis(
+    "q, k in the unit ball",
+    "no q and no k is longer than 1",
+    lambda facts: facts.beyond_unit - facts.tolerances.unit,
+)
 BETA = Hypothesis("beta <= 1", "every beta lies in [0, 1]", lambda facts: facts.gates.beta - 1)
 LAM = Hypothesis("lam <= 1", "every lam lies in [0, 1]", lambda facts: facts.gates.lam - 1)
 PLANE = Hypothesis("d >= 2", "q and k have at least two dimensions", _plane)
 CLOSED = Hypothesis(
     "beta a in [0, 2]",
     "beta a lies in [0, 2] at every token",
-    lambda facts: (1 - facts.beta_a).abs() - 1 - facts.unit_slack,
+    lambda facts: -inside(facts) - facts.unit_slack,
 )
 OPEN = Hypothesis(
     "beta a in (0, 2)",
     "beta a lies strictly between 0 and 2 at every token",
-    lambda facts: _strict((1 - facts.beta_a).abs() - 1),
+    lambda facts: _strict(-inside(facts)),
 )
-RATE = Hypothesis(
-    "rho < 1", "rho = sup |1 - beta a| is less than 1", lambda facts: _strict((1 - facts.beta_a).abs() - 1)
-)
+RATE = Hypothesis("rho < 1", "rho = sup |1 - beta a| is less than 1", lambda facts: _strict(-inside(facts)))
 FINITE = Hypothesis("finite memory", "the memory stays within the range of the inputs' dtype", _unbounded)
 GAMMA = Hypothesis(
     "gamma < 1",
@@ -68,9 +78,10 @@ GAMMA = Hypothesis(
     lambda facts: _strict(_per_head(growth_bound(facts) - 1)),
 )
 INDEPENDENT = Hypothesis(
-    "independent tokens",
-    f"consecutive keys are related no more than keys paired at random (within {_CHANCE})",
-    lambda facts: _testable(facts, "dependence"),
+    "i.i.d. tokens",
+    "tokens, each with its k, q and gates, are independent and identically distributed: up to 16 tokens apart they "
+    f"are related no more than when paired at random, and both halves have the same moments (within {_CHANCE})",
+    lambda facts: torch.maximum(_testable(facts, "dependence"), _testable(facts, "drift")),
 )
 UNIFORM = Hypothesis(
     "uniform directions",

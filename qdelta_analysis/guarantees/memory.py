@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from ..generators import two_token_cycle
+from ..products import worst_growth
 from .examples import aligned_doubled, line, long_keys, overshooting, undamped_cycle
 from .facts import Facts, worst_of
-from .hypotheses import BETA, FINITE, GAMMA, PLANE, RATE, UNIT, growth_bound
+from .hypotheses import BALL, BETA, FINITE, GAMMA, PLANE, RATE, growth_bound
+from .margins import MARGINS
 from .model import Finding, Guarantee, Measured
-from .steps import OURS, PAPER, closest, sampled, share, stretched
+from .steps import OURS, PAPER, closest, sampled, share, stretched, tightest
 
 _DENSE = 1e-11
 
@@ -58,7 +60,7 @@ def _tracking(facts: Facts) -> Measured:
 def _joint_radius(facts: Facts) -> Measured:
     gamma, found = growth_bound(facts), facts.stretches
     alpha, lam = facts.highest(facts.gates.alpha), facts.highest(facts.gates.lam)
-    off = torch.stack([_cycle_radius(float(L)) - (1 + L * L) ** 0.5 for L in lam.tolist()]).abs()
+    off = torch.stack([_cycle_radius(L) - float(worst_growth(1.0, L)) for L in lam.tolist()]).abs()
     rates = torch.stack([norm ** (1 / length) for length, norm in found.growth.items()])
     start = found.token[:, 0].expand(rates.shape[:2])
     worst = worst_of(rates - gamma, alpha * facts.unit_slack, found.batch.expand(start.shape), start)
@@ -138,18 +140,17 @@ def _chunks(facts: Facts) -> Measured:
             ),
         ),
         f"the largest |T_ij| in chunks of {found.token.shape[1]} tokens is {float(found.inverse_largest.max()):.4g} "
-        "(at lam = 0, with unit q, k and beta <= 1, it would stay within 1)",
+        "(at lam = 0, with q, k in the unit ball and beta <= 1, it would stay within 1)",
         {"largest_inverse": found.inverse_largest.amax((0, 1)), "largest_share": found.inverse_unit.amax((0, 1))},
     )
 
 
 def _payment(facts: Facts) -> Measured:
-    found, norm = facts.stretches, facts.geometry.norm
-    price = norm.clamp(min=1e-300).log()
+    found, (price, _) = facts.stretches, facts.find(MARGINS["G14"])
     limit = found.compensated_bound
     return Measured(
         (
-            Finding("log s+ >= 0, so that g' <= g", closest(facts, price, facts.tolerances.algebra)),
+            Finding("log s+ >= 0, so that g' <= g", tightest(facts, "G14")),
             Finding("||A'|| = alpha, on dense samples", sampled(facts, facts.samples.payment_error, _DENSE)),
             Finding(
                 "||S_t|| <= alpha ||S_{t-1}|| + beta ||v|| ||k|| under the compensated decay",
@@ -177,13 +178,13 @@ G5 = Guarantee(
 G8 = Guarantee(
     id="G8",
     title="Joint spectral radius, exact",
-    statement=r"\mathrm{JSR}=\alpha_{\max}\sqrt{1+L^2}\quad(\|q\|=\|k\|=1,\ \beta\in[0,1],\ \lambda\in[0,L])",
+    statement=r"\mathrm{JSR}=\alpha_{\max}\sqrt{1+L^2}\quad(\|q\|,\|k\|\le1,\ \beta\in[0,1],\ \lambda\in[0,L])",
     words="over all sequences with such gates the memory grows in the long run by at most "
     "gamma = max alpha sqrt(1 + max lam^2) a token, and the two-token cycle reaches it, though the mixed error "
     "contracts perfectly along it",
     unit="growth per token",
     source=OURS,
-    hypotheses=(PLANE, UNIT, BETA),
+    hypotheses=(PLANE, BALL, BETA),
     measure=_joint_radius,
     dropped=BETA.name,
     example=overshooting,
@@ -196,7 +197,7 @@ G9 = Guarantee(
     words="if gamma = max alpha sqrt(1 + max lam^2) < 1 the memory is bounded for ever, whatever the tokens",
     unit="||S||",
     source=OURS,
-    hypotheses=(UNIT, BETA, GAMMA, FINITE),
+    hypotheses=(BALL, BETA, GAMMA, FINITE),
     measure=_memory,
     dropped=GAMMA.name,
     example=undamped_cycle,
@@ -209,9 +210,9 @@ G12 = Guarantee(
     words="the chunk form equals the recurrence, and its inverse grows at most like sqrt(1 + L^2) a token",
     unit="share of the bound",
     source=OURS,
-    hypotheses=(UNIT, BETA, FINITE),
+    hypotheses=(BALL, BETA, FINITE),
     measure=_chunks,
-    dropped=UNIT.name,
+    dropped=BALL.name,
     example=long_keys,
 )
 G14 = Guarantee(

@@ -197,7 +197,7 @@ SOME_TOKENS = Hypothesis("tokens", "there is at least one token", lambda facts: 
 def _tested(hypothesis: Hypothesis, facts: Facts) -> Condition:
     if hypothesis in facts.tested:  # several claims share a hypothesis
         return facts.tested[hypothesis]
-    excess = hypothesis.excess(facts).nan_to_num(nan=torch.inf)
+    excess = facts.find(hypothesis.excess).nan_to_num(nan=torch.inf)
     worst = facts.worst(excess.expand(facts.shape))
     met = worst.value <= 0 if facts.inputs.T else torch.zeros(facts.inputs.H, dtype=torch.bool)
     found = Condition(hypothesis.name, hypothesis.words, tuple(met.tolist()), worst)

@@ -120,7 +120,10 @@ class Report:
         return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
     def to_xarray(self) -> xr.Dataset:
-        """Return verdict, margin and covered, dims (claim, head); overall, tolerance, batch, token, dims (claim)."""
+        """Return verdict, margin, hypotheses_met, dims (claim, head), and per claim overall, title, unit and the place.
+
+        The place: batch, token, and the tolerance there.
+        """
         checks = list(self.checks.values())
         per_claim = {
             "overall": [c.verdict for c in checks],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..inputs import QDeltaInputs
+from .independence import halves, lagged, z
 
 # At most so many tokens, and elements of q.
 _TOKENS, _ELEMENTS = 4096, 1 << 22
@@ -27,8 +28,8 @@ class TokenSample:
     beta: Tensor  # [N, H]
     lam: Tensor
     alpha: Tensor
-    pair: Tensor  # [P, H]: k_t.k_{t+1} of consecutive tokens
-    shuffled: Tensor  # [P, H]: the same of tokens paired at random
+    dependence: Tensor  # [H]: standard errors that tokens near each other differ from tokens paired at random
+    drift: Tensor  # [H]: standard errors that the first half's moments differ from the second's
 
     @property
     def N(self) -> int:
@@ -39,12 +40,6 @@ class TokenSample:
     def x(self) -> Tensor:
         """k + lam q."""
         return self.k + self.lam[..., None] * self.q
-
-    @cached_property
-    def dependence(self) -> Tensor:
-        """How many standard errors consecutive keys differ from keys paired at random, in k.k' and (k.k')^2."""
-        both = [(f(self.pair), f(self.shuffled)) for f in (lambda y: y, torch.square)]
-        return torch.stack([_z(a - b) for a, b in both]).amax(0)
 
     @cached_property
     def anisotropy(self) -> Tensor:
@@ -59,7 +54,7 @@ class TokenSample:
             (u, second_u), (w, second_w) = self._halves(u), self._halves(w)
             s = _extreme_directions(_moment(u, w))
             uniform = torch.linalg.vecdot(second_u, second_w)[..., None] / u.shape[-1]
-            found.append(_z(_along(second_u, s) * _along(second_w, s) - uniform).amax(-1))
+            found.append(z(_along(second_u, s) * _along(second_w, s) - uniform).amax(-1))
         return torch.stack(found).amax(0)
 
     @cached_property
@@ -76,7 +71,7 @@ class TokenSample:
         s = torch.cat([_extreme_directions(first.second_moment), random], dim=-1)
         # Lengths that are off by delta move ||s A||^2 by no more than this, all in one direction.
         off = torch.stack([(u.norm(dim=-1) - 1).abs() for u in (second.q, second.k)]).amax((0, 1))
-        return _z(second.moved(s) - second.claimed[..., None], 1e-9 + 10 * off[:, None]).amax(-1)
+        return z(second.moved(s) - second.claimed[..., None], 1e-9 + 10 * off[:, None]).amax(-1)
 
     @cached_property
     def claimed(self) -> Tensor:
@@ -111,12 +106,12 @@ class TokenSample:
     @cached_property
     def excitation(self) -> Tensor:
         """mu: the smallest eigenvalue of the symmetric part of E[alpha^2 beta x k^T]."""
-        return torch.linalg.eigvalsh((self.excitation_moment + self.excitation_moment.mT) / 2)[..., 0]
+        return _eigenvalues((self.excitation_moment + self.excitation_moment.mT) / 2)[..., 0]
 
     @cached_property
     def noise(self) -> Tensor:
         """The largest eigenvalue of E[alpha^2 beta^2 ||k||^2 x x^T]."""
-        return torch.linalg.eigvalsh(self.write_moment)[..., -1]
+        return _eigenvalues(self.write_moment)[..., -1]
 
     @cached_property
     def mean_square_growth(self) -> Tensor:
@@ -139,7 +134,7 @@ class TokenSample:
 
 
 def draw_tokens(inputs: QDeltaInputs, seed: int) -> TokenSample:
-    """Draw up to 4096 tokens, the same of all heads, in random order, and pairs of consecutive ones."""
+    """Draw up to 4096 tokens, the same of all heads, in random order, and compare them with those that follow them."""
     x = inputs
     draw = torch.Generator().manual_seed(seed)
     many = min(_TOKENS, max(512, _ELEMENTS // (x.H * x.K)))
@@ -148,19 +143,8 @@ def draw_tokens(inputs: QDeltaInputs, seed: int) -> TokenSample:
     groups = x.H // x.q.shape[2]
     rows = lambda y, t: y[batch, t].double()
     q, k = (rows(y, token).repeat_interleave(groups, dim=1) for y in (x.q, x.k))
-    followed = token + 1 < x.T
-    after = rows(x.k, (token + 1).clamp(max=x.T - 1)).repeat_interleave(groups, dim=1)
-    pair, shuffled = torch.linalg.vecdot(k, after), torch.linalg.vecdot(k, after.roll(1, 0))
     beta, lam, g = (rows(y, token) for y in (x.beta, x.lam, x.g))
-    return TokenSample(q, k, beta, lam, g.exp(), pair[followed], shuffled[followed])
-
-
-def _z(x: Tensor, floor: Tensor | float = 1e-9) -> Tensor:
-    """|mean| over its standard error along the first axis, to which the floor is added: what rounding may do."""
-    if len(x) < 2:
-        return torch.full(x.shape[1:], torch.nan, dtype=x.dtype)
-    error = x.std(0) / len(x) ** 0.5
-    return x.mean(0).abs() / (error + floor)
+    return TokenSample(q, k, beta, lam, g.exp(), lagged(x, batch, token), halves(x, batch, token))
 
 
 def _moment(a: Tensor, b: Tensor) -> Tensor:
@@ -175,5 +159,16 @@ def _along(u: Tensor, s: Tensor) -> Tensor:
 
 def _extreme_directions(moment: Tensor) -> Tensor:
     """Eigenvectors of the smallest and the largest eigenvalue of the symmetric part, [H, d, 2]."""
-    _, vectors = torch.linalg.eigh((moment + moment.mT) / 2)
+    symmetric = (moment + moment.mT) / 2
+    _, vectors = torch.linalg.eigh(symmetric.where(_finite(symmetric), 0))
     return vectors[..., [0, -1]]
+
+
+def _eigenvalues(symmetric: Tensor) -> Tensor:
+    """[H, d], rising; NaN where the moment has left float64's range."""
+    finite = _finite(symmetric)
+    return torch.linalg.eigvalsh(symmetric.where(finite, 0)).where(finite[..., 0], torch.nan)
+
+
+def _finite(moment: Tensor) -> Tensor:
+    return moment.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .examples import aligned_doubled, line, overshooting
 from .facts import Facts, Worst, worst_of
-from .hypotheses import BETA, CLOSED, FINITE, LAM, OPEN, PLANE, UNIT
+from .hypotheses import BALL, BETA, CLOSED, FINITE, LAM, OPEN, PLANE
+from .margins import MARGINS, least_alignment
 from .model import Finding, Guarantee, Measured
 
 PAPER = "Q-Delta (arXiv 2606.08804)"
@@ -15,8 +16,7 @@ OURS = "this project"
 # A dense eigenvalue solver loses half the digits of a defective matrix.
 _EIGENVALUES = 1e-6
 _DENSE = 1e-11
-# As a negative tolerance it makes "at least 0" into "more than 0".
-_SMALLEST = torch.finfo(torch.float64).tiny
+_LEAST, _SHORT = torch.finfo(torch.float64).tiny, 1e-140
 
 
 def share(inside: Tensor) -> Tensor:
@@ -24,11 +24,11 @@ def share(inside: Tensor) -> Tensor:
     return inside.double().mean((0, 1))
 
 
-def sampled(facts: Facts, error: Tensor, tolerance: float) -> Worst:
+def sampled(facts: Facts, error: Tensor, tolerance: Tensor | float) -> Worst:
     """A residual of the dense samples, [m, H]."""
     at = facts.samples
     m = len(error)
-    return worst_of(error, torch.tensor(tolerance, dtype=torch.float64), at.batch[:m], at.token[:m])
+    return worst_of(error, torch.as_tensor(tolerance, dtype=torch.float64), at.batch[:m], at.token[:m])
 
 
 def stretched(facts: Facts, value: Tensor, tolerance: Tensor | float) -> Worst:
@@ -43,17 +43,30 @@ def closest(facts: Facts, margin: Tensor, tolerance: Tensor | float = 0.0) -> Wo
     return facts.worst(-margin, tolerance)
 
 
+def tightest(facts: Facts, claim: str) -> Worst:
+    """The token at which a claim's margin is smallest."""
+    return closest(facts, *facts.find(MARGINS[claim]))
+
+
 def _span(x: Tensor) -> str:
     return f"{float(x.min()):.4g} to {float(x.max()):.4g}"
 
 
 def _spectrum(facts: Facts) -> Measured:
-    error = facts.samples.spectrum_error
+    error, geometry = facts.samples.spectrum_error, facts.geometry
+    size = geometry.kk + facts.gates.lam * (geometry.kk * geometry.qq).sqrt()
+    # Of shorter vectors the squares, and so the size, underflow.
+    off = (geometry.alignment - geometry.xk).abs() / (size + _SHORT * (1 + geometry.kk.sqrt()))
     return Measured(
         (
             Finding(
-                "A x = alpha (1 - beta a) x, A y = alpha y for y across k, and det(z I - A), on dense samples",
+                "A x = alpha (1 - beta a) x, A y = alpha y for y across k, det(z I - A) and A itself, on dense samples",
                 sampled(facts, error, _DENSE),
+                needs=False,
+            ),
+            Finding(
+                "a = ||k||^2 + lam k.q = x.k at every token, relative",
+                facts.worst(off, facts.tolerances.algebra),
                 needs=False,
             ),
         ),
@@ -68,7 +81,7 @@ def _radius(facts: Facts) -> Measured:
     inside = share(factor <= 1)
     return Measured(
         (
-            Finding("rho(A) <= alpha", closest(facts, 1 - factor, facts.unit_slack)),
+            Finding("rho(A) <= alpha", tightest(facts, "G2")),
             Finding(
                 "rho(A) = alpha max(1, |1 - beta a|), against dense eigenvalues",
                 sampled(facts, error, _EIGENVALUES),
@@ -81,7 +94,7 @@ def _radius(facts: Facts) -> Measured:
 
 
 def _norm(facts: Facts) -> Measured:
-    norm, det = facts.geometry.norm, (1 - facts.beta_a).abs()
+    norm, det = facts.geometry.norm, (1 - facts.gates.beta * facts.geometry.alignment).abs()
     other = torch.zeros_like(norm) if facts.d == 1 else det / norm.where(norm > 0, 1)
     relation = (norm.square() + other.square() - facts.plane_size2).abs() / facts.plane_size2.clamp(min=1)
     full = facts.gates.alpha * norm
@@ -89,7 +102,7 @@ def _norm(facts: Facts) -> Measured:
     dense = sampled(facts, facts.samples.singular_error, _DENSE)
     return Measured(
         (
-            Finding("||A|| >= alpha", closest(facts, norm - 1, facts.tolerances.algebra)),
+            Finding("||A|| >= alpha", tightest(facts, "G3")),
             Finding(
                 "s+^2 + s-^2 = ||M||_F^2 and s+ s- = |det M| in the plane of k and x, at every token",
                 facts.worst(relation, facts.tolerances.algebra),
@@ -112,7 +125,7 @@ def _contraction(facts: Facts) -> Measured:
     inside = share((facts.beta_a > 0) & (facts.beta_a < 2))
     return Measured(
         (
-            Finding("the error shrinks: 1 - |1 - beta a| > 0", closest(facts, 1 - factor, -_SMALLEST)),
+            Finding("the error shrinks: 1 - |1 - beta a| > 0", tightest(facts, "G4")),
             Finding(
                 "v - S x after = (1 - beta a) (v - alpha S x before), from the state itself",
                 stretched(facts, found.residual, tolerance),
@@ -132,12 +145,21 @@ def _contraction(facts: Facts) -> Measured:
 
 
 def _box(facts: Facts) -> Measured:
-    ba = facts.beta_a
+    ba, least = facts.beta_a, least_alignment(facts)
     edge = share((ba <= 0) | (ba >= 2))
+    lowest = -facts.gates.beta * (facts.gates.lam.square() * facts.geometry.qq) / 4
     return Measured(
-        (Finding("0 <= beta a <= 2", closest(facts, torch.minimum(ba, 2 - ba), facts.unit_slack)),),
+        (
+            Finding("beta min(0, ||k|| (||k|| - lam ||q||)) <= beta a <= 2", tightest(facts, "G6")),
+            Finding("-beta lam^2 ||q||^2 / 4 <= beta a", closest(facts, ba - lowest, facts.unit_slack)),
+            Finding(
+                "cos(q, k) is that of the normalised vectors, on dense samples",
+                sampled(facts, facts.samples.cos_error, _DENSE),
+                needs=False,
+            ),
+        ),
         f"beta a runs from {_span(ba)}, with beta up to {float(facts.gates.beta.max()):.4g} "
-        f"and lam up to {float(facts.gates.lam.max()):.4g}",
+        f"and lam up to {float(facts.gates.lam.max()):.4g}; at these lengths it is at least {float(least.min()):.4g}",
         {"smallest": -facts.highest(-ba), "largest": facts.highest(ba), "share_not_inside": edge},
     )
 
@@ -145,15 +167,25 @@ def _box(facts: Facts) -> Measured:
 def _envelope(facts: Facts) -> Measured:
     beta, lam, alpha, norm = facts.gates.beta, facts.gates.lam, facts.gates.alpha, facts.geometry.norm
     envelope = (1 + lam.square()).sqrt()
-    # Beyond beta = 1, where the claim says nothing, the sharper bound has no finite value at 2.
-    sharp = (1 + lam.square() * beta / (2 - beta).clamp(min=torch.finfo(beta.dtype).tiny)).sqrt()
+    # Beyond beta = 1, where the claim says nothing, the sharper bounds have no finite value at 2.
+    sharper = lambda r2, s2: (1 + lam.square() * s2 * beta / (2 - beta * r2).clamp(min=_LEAST)).sqrt()
+    sharp, sharpest = sharper(1.0, 1.0), sharper(facts.geometry.kk, facts.geometry.qq)
     excess = norm.clamp(min=1) / envelope
     return Measured(
         (
-            Finding("||A|| <= alpha sqrt(1 + lam^2)", closest(facts, alpha * (envelope - norm), facts.unit_slack)),
+            Finding("||A|| <= alpha sqrt(1 + lam^2)", tightest(facts, "G7")),
             Finding(
                 "||A|| <= alpha sqrt(1 + lam^2 beta / (2 - beta))",
                 closest(facts, alpha * (sharp - norm), facts.unit_slack),
+            ),
+            Finding(
+                "||A|| <= alpha sqrt(1 + lam^2 ||q||^2 beta / (2 - beta ||k||^2))",
+                closest(facts, alpha * (sharpest - norm), facts.unit_slack),
+            ),
+            Finding(
+                "alpha sqrt(1 + lam^2) is the dense norm at beta = 1, unit k and unit q across it, on samples",
+                sampled(facts, facts.samples.envelope_error, _DENSE),
+                needs=False,
             ),
         ),
         f"||A|| reaches {float(excess.max()):.1%} of its envelope, which reaches {float((alpha * envelope).max()):.4g}",
@@ -221,11 +253,13 @@ G4 = Guarantee(
 G6 = Guarantee(
     id="G6",
     title="Alignment box",
-    statement=r"\|q\|=\|k\|=1,\ \beta,\lambda\in[0,1]\ \Rightarrow\ \beta a\in[0,2]",
-    words="with unit q, k and beta, lam in [0, 1], beta a stays in [0, 2] whatever the angle",
+    statement=r"\|q\|,\|k\|\le1,\ \beta,\lambda\in[0,1]\ \Rightarrow\ "
+    r"-\tfrac14\beta\lambda^2\|q\|^2\le\beta a\le2,\quad\beta a\ge0\text{ where }\|k\|\ge\lambda\|q\|",
+    words="with q, k in the unit ball and beta, lam in [0, 1], beta a is at most 2 whatever the angle, and at least 0 "
+    "where ||k|| >= lam ||q||, as it is for unit vectors; elsewhere it is at least -beta lam^2 ||q||^2 / 4",
     unit="beta a",
     source=OURS,
-    hypotheses=(UNIT, BETA, LAM),
+    hypotheses=(BALL, BETA, LAM),
     measure=_box,
     dropped=BETA.name,
     example=aligned_doubled,
@@ -233,13 +267,14 @@ G6 = Guarantee(
 G7 = Guarantee(
     id="G7",
     title="Norm envelope",
-    statement=r"\|q\|=\|k\|=1,\ \beta\in[0,1]\ \Rightarrow\ "
-    r"\|A\|\le\alpha\sqrt{1+\tfrac{\beta\lambda^2}{2-\beta}}\le\alpha\sqrt{1+\lambda^2}",
-    words="with unit q, k and beta in [0, 1] a step expands no memory by more than alpha sqrt(1 + lam^2), "
+    statement=r"\|q\|,\|k\|\le1,\ \beta\in[0,1]\ \Rightarrow\ "
+    r"\|A\|\le\alpha\sqrt{1+\tfrac{\beta\lambda^2\|q\|^2}{2-\beta\|k\|^2}}"
+    r"\le\alpha\sqrt{1+\tfrac{\beta\lambda^2}{2-\beta}}\le\alpha\sqrt{1+\lambda^2}",
+    words="with q, k in the unit ball and beta in [0, 1] a step expands no memory by more than alpha sqrt(1 + lam^2), "
     "and no angle makes it more than alpha sqrt(1 + lam^2 beta / (2 - beta))",
     unit="||A||",
     source=OURS,
-    hypotheses=(UNIT, BETA),
+    hypotheses=(BALL, BETA),
     measure=_envelope,
     dropped=BETA.name,
     example=overshooting,

@@ -16,6 +16,7 @@ CHUNK = 64
 # How many elements of states all steps together may touch, and how many stretches there are at most.
 _WORK, _MOST = 1 << 24, 8
 _ROUNDING = 1e-13
+_UNDERFLOW = 1e-30
 _ODD_CHUNK = 23
 
 
@@ -52,7 +53,7 @@ def pick_stretches(inputs: QDeltaInputs, norm: Tensor, seed: int) -> tuple[list[
     most = max(2, min(_MOST, _WORK // (length * x.H * x.K * max(x.K, x.V))))
     last = (x.T - length) // CHUNK
     draw = torch.Generator().manual_seed(seed)
-    b, t = divmod(int(norm.amax(-1).argmax()), x.T)
+    b, t = divmod(int(norm.amax(-1).nan_to_num(nan=0.0).argmax()), x.T)
     random = torch.stack([torch.randint(n, (most,), generator=draw) for n in (x.B, last + 1)], dim=1)
     wanted = [(0, 0), (b, min(t // CHUNK, last)), (x.B - 1, last), *map(tuple, random.tolist())]
     chosen = list(dict.fromkeys(wanted))[:most]
@@ -158,11 +159,13 @@ def _compare(tokens: _Tokens, found: _Followed, trace: dict[str, Tensor], size: 
     """Hold the chunk form, in float64 and with an odd chunk size, and the trace to the loop."""
     t = tokens
     o, _ = chunk_qdelta_rule(t.q, t.k, t.v, t.g, t.beta, t.lam, scale=1.0, initial_state=t.state, chunk_size=_ODD_CHUNK)
-    relative = lambda y, to: y.abs() / torch.where(to > 0, to, 1)
+    # Below this float32, which the trace may be computed in, underflows.
+    relative = lambda y, to: y.abs() / (to + _UNDERFLOW)
     # The trace follows ||S||^2, so that is where its rounding errors are.
     off = [
         relative(trace["error_before"] - found.error, size),
-        relative(trace["error_after"] - found.left, size),
+        # It is |1 - beta a| times the error before the write, rounding included.
+        relative(trace["error_after"] - found.left, size * (1 + t.beta * t.x.norm(dim=-1) * t.k.norm(dim=-1))),
         relative(trace["state_norm"].square() - found.state_norm.square(), size.square()),
     ]
     # Where the memory has left the range of a dtype there is nothing to compare.

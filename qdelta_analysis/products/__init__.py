@@ -1,6 +1,7 @@
 """Products of transitions A_1 A_2 ... A_n: how fast a memory can grow, typically grows, and grew.
 
-Every rate is in nats per token; everything is computed in float64.
+Exponents and rates of growth are in nats per token; joint spectral radii, worst and mean-square growth are factors per
+token. Everything is computed in float64.
 """
 
 from .box import JointSpectralRadius, joint_spectral_radius, worst_growth

@@ -26,7 +26,9 @@ _STEP = 1e-5
 
 
 def worst_growth(beta: Number, lam: Number, alpha: Number = 1.0) -> Number:
-    """Return the largest ||alpha (I - beta x k^T)|| over all unit q and k in R^d, d >= 2; arrays broadcast.
+    """Return the largest ||alpha (I - beta x k^T)|| over all q and k in the unit ball of R^d, d >= 2; arrays broadcast.
+
+    It is reached by unit vectors.
 
         alpha sqrt(1 + lam^2 beta / (2 - beta))    where lam (beta - 1) <= 2 - beta, at k.q = lam (beta - 1)/(2 - beta)
         alpha (beta (1 + lam) - 1)                 elsewhere, at q = k

@@ -1,4 +1,4 @@
-"""Growth in mean square, for independent tokens: in closed form, and from the tokens' second moments."""
+"""Growth in mean square, for i.i.d. tokens: in closed form, and from the tokens' second moments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def mean_square_growth(beta: Number, lam: Number, cos: Number, d: int, alpha: Nu
 
         alpha^2 (1 + (beta^2 (1 + 2 lam c + lam^2) - 2 beta (1 + lam c)) / d),    c = cos = k.q
 
-    q = c k + sqrt(1 - c^2) n with n a unit vector uniform orthogonal to k; independent tokens multiply. A factor per
+    q = c k + sqrt(1 - c^2) n with n a unit vector uniform orthogonal to k; i.i.d. tokens multiply. A factor per
     token, for the square of the norm. beta, lam in [0, 2], cos in [-1, 1], alpha >= 0: numbers or arrays that
     broadcast; d is the width of k.
 
@@ -71,7 +71,7 @@ def persistent_excitation(inputs: QDeltaInputs) -> xr.Dataset:
         mu = lambda_min(sym E[x k^T]),    E||s A||^2 <= alpha^2 (1 - 2 beta mu + beta^2 lambda_max) ||s||^2,
         lambda_max = lambda_max(E[||k||^2 x x^T])
 
-    E is the mean over the tokens of one sequence. For independent tokens with these moments, one fixed beta and no
+    E is the mean over the tokens of one sequence. For i.i.d. tokens with these moments, one fixed beta and no
     decay, the memory contracts in mean square for every direction where 0 < beta < 2 mu / lambda_max.
 
     Returns a dataset with dims (batch, head): `mu`, `lambda_max`, `beta_bound` (0 where mu <= 0: the argument gives

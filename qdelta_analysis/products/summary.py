@@ -11,12 +11,12 @@ from .lyapunov import top_lyapunov_exponent
 from .tokens import float64_tokens
 from .windows import observed_growth
 
-# float32 unit vectors are this close to unit length.
+# float32 unit vectors exceed unit length by less.
 _UNIT = 1e-5
 
 _MEANINGS = {
     "worst_case": "log of max alpha times sqrt(1 + max lam^2), beta up to 1 or its maximum if that is larger",
-    "worst_case_gates": "mean of log alpha_t + log s(beta_t, lam_t): these gates, the worst unit q and k",
+    "worst_case_gates": "mean of log alpha_t + log s(beta_t, lam_t): these gates, the worst short q and k",
     "typical": "largest Lyapunov exponent of the transitions",
     "typical_error": "its standard error by block means",
     "observed": "growth rate of ||S_t||_F, writes included",
@@ -28,13 +28,14 @@ _MEANINGS = {
 def growth_summary(inputs: QDeltaInputs, *, transient: int | None = None, blocks: int = 16) -> xr.Dataset:
     """Set side by side, for every head, how fast the memory can grow, typically grows, and grew.
 
-        worst case    log(max alpha sqrt(1 + L^2)),  L = max lam           any unit q, k, any gates up to these
-                      mean of log(alpha_t s(beta_t, lam_t))                any unit q, k, these very gates
+        worst case    log(max alpha sqrt(1 + L^2)),  L = max lam           any short q, k, any gates up to these
+                      mean of log(alpha_t s(beta_t, lam_t))                any short q, k, these very gates
         typical       largest Lyapunov exponent of A_1 A_2 ... A_T         these tokens, almost every memory
         observed      growth rate of ||S_t||_F                             these tokens, this memory, with its writes
 
-    with s(beta, lam) the largest ||I - beta x k^T|| over unit q and k (`worst_growth`); K >= 2. Of the first three
-    lines each is at most the one above it. The observed rate is 0 for a memory that settles, else the typical rate.
+    with s(beta, lam) the largest ||I - beta x k^T|| over short q and k (`worst_growth`), those in the unit ball;
+    K >= 2. Of the first three lines each is at most the one above it. The observed rate is 0 for a memory that settles,
+    else the typical rate.
 
     Args:
         inputs: the tokens; computed in float64.
@@ -45,16 +46,16 @@ def growth_summary(inputs: QDeltaInputs, *, transient: int | None = None, blocks
         `observed` with `typical_error` and `observed_error`, `mean_log_decay`. Factors: `alpha_max`, `alpha_mean` =
         exp(mean g), `threshold` = 1 / sqrt(1 + L^2), which alpha_max must stay below for a bounded memory whatever
         comes, and `threshold_gates`, the same for the geometric mean of alpha under these very gates. `lam_max`,
-        `beta_max`; `unit`, whether all q and k are unit vectors: worst cases and thresholds are NaN where not, or
-        where K = 1.
+        `beta_max`; `unit`, whether all q and k lie in the unit ball: worst cases and thresholds are NaN where not,
+        or where K = 1.
 
     Raises ValueError for no tokens, or a count outside its range.
     Source: this project's theory (claims G8 and G9).
     """
     x = float64_tokens(inputs)
     t = x.transition()
-    lengths = np.stack([(y.norm(dim=-1) - 1).abs().amax(1).numpy() for y in (t.q, t.k)])
-    unit = lengths.max(0) < _UNIT
+    longest = np.stack([y.norm(dim=-1).amax(1).numpy() for y in (t.q, t.k)])
+    unit = longest.max(0) < 1 + _UNIT
     g, beta, lam = (y.numpy() for y in (x.g, x.beta, x.lam))  # [B, T, H]
     g_mean, g_max, beta_max, lam_max = g.mean(1), g.max(1), beta.max(1), lam.max(1)
     box = np.log(worst_growth(np.maximum(beta_max, 1), lam_max))

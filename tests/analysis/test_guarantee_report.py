@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from qdelta_analysis import generators, guarantees, load_trained
 
@@ -62,22 +61,16 @@ def test_words_at_a_token_are_the_checks_there():
         guarantees.at_token(report, 60)
 
 
-def test_words_at_a_token_compute_nothing_over_all_keys():
-    """So that they come at once while a slider moves: what is made has at most one number a token."""
+def test_words_at_a_token_compute_nothing_twice(monkeypatch):
     x = load_trained()[0].heads(2).to(torch.float64)
     facts = guarantees.Facts(x)
-    guarantees.at_token(facts, 0)
-    made: list[int] = []
+    first = guarantees.at_token(facts, 0)
 
-    class Sizes(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            found = function(*args, **(kwargs or {}))
-            views = any(returned.alias_info is not None for returned in function._schema.returns)
-            if isinstance(found, torch.Tensor) and not views:
-                made.append(found.numel())
-            return found
+    def again(self, function):
+        assert function in self._found
+        return self._found[function]
 
-    with Sizes():
-        for token in range(1, 20):
-            guarantees.at_token(facts, token)
-    assert max(made, default=0) <= x.T
+    monkeypatch.setattr(guarantees.Facts, "find", again)
+    monkeypatch.setattr(guarantees.Facts, "blocks", lambda self: pytest.fail("a second pass over the tokens"))
+    assert guarantees.at_token(facts, 0) == first
+    assert guarantees.at_token(facts, 20) != first

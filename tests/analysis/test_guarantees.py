@@ -18,7 +18,7 @@ def test_all_claims_are_there_in_order_and_say_what_they_are():
         assert "stable" not in (guarantee.title + guarantee.words).lower()
     g9 = guarantees.GUARANTEES["G9"]
     assert repr(g9).startswith("G9 Uniform memory bound: if gamma = max alpha sqrt(1 + max lam^2) < 1")
-    assert "It needs: every q and every k is a unit vector; every beta lies in [0, 1]; gamma" in repr(g9)
+    assert "It needs: no q and no k is longer than 1; every beta lies in [0, 1]; gamma" in repr(g9)
     assert r"\gamma=\alpha_{\max}\sqrt{1+L^2}&lt;1" in g9._repr_html_()
     assert "It needs: nothing." in repr(guarantees.GUARANTEES["G1"])
     sources = {name: g.source for name, g in guarantees.GUARANTEES.items()}

@@ -87,6 +87,15 @@ def test_worst_growth_is_the_largest_norm_and_a_cycle_reaches_it(d):
         assert np.abs(np.linalg.eigvals(swap @ A @ swap @ A)).max() == pytest.approx(s[0] ** 2, rel=1e-10)
 
 
+def test_shorter_vectors_grow_no_more():
+    make = np.random.default_rng(0)
+    k, q = make.normal(size=(2, 20_000, 3))
+    k, q = (x / np.linalg.norm(x, axis=-1, keepdims=True) * make.uniform(0, 1, (20_000, 1)) ** 0.2 for x in (k, q))
+    beta, lam = make.uniform(0, 2, (2, 20_000))
+    norms = np.linalg.norm(Transition(k, q, beta, lam).matrix(), ord=2, axis=(-2, -1))
+    assert (norms <= products.worst_growth(beta, lam) * (1 + 1e-14)).all()
+
+
 def test_worst_growth_contains_the_claim_at_beta_1():
     lam = np.linspace(0, 2, 21)
     np.testing.assert_allclose(products.worst_growth(1.0, lam), np.sqrt(1 + lam**2), rtol=1e-15)
