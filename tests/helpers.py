@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -62,3 +63,8 @@ def gradients(inputs: Tokens, function, **options):
     make = torch.Generator().manual_seed(99)
     weigh = lambda x: (x * torch.randn(x.shape, dtype=torch.float64, generator=make).to(x)).sum()
     return torch.autograd.grad(weigh(o) + weigh(state), inputs, materialize_grads=True)
+
+
+def cases(usual: int) -> int:
+    """How many random cases a check draws: QDELTA_CASES where it is set, for a longer look."""
+    return int(os.environ.get("QDELTA_CASES", usual))
