@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import sympy as sp
-from sympy.core.relational import Relational
 
 from .notation import tex
 
@@ -26,7 +25,7 @@ class Words:
     short: str
 
 
-Hypothesis = Relational | Words
+Hypothesis = Any  # a SymPy relation, or Words
 Measure = Callable[[Any], Any]
 # Of what both sides measure together: what rounding may do to one relation on dense matrices.
 _ROUNDING = 1e-9

@@ -121,9 +121,9 @@ class Derivation:
         left: Any,
         right: Any,
         reason: str,
-        at: Iterable[sp.Eq] = (),
+        at: Iterable[Any] = (),
         room: sp.Symbol | None = None,
-        through: Iterable[sp.Eq] = (),
+        through: Iterable[Any] = (),
     ) -> None:
         """Left = right, two expressions, matrices or lists of them.
 
@@ -208,7 +208,7 @@ class Derivation:
         strict = isinstance(relation, sp.Gt | sp.Lt)
         return self.at_least(relation.gts, relation.lts, certificate, reason, strict=strict, **options)
 
-    def equivalent(self, index: int, of: sp.Expr, reason: str, through: sp.Eq | None = None) -> None:
+    def equivalent(self, index: int, of: sp.Expr, reason: str, through: Any = None) -> None:
         """Derive that two conditions of the claim are met by the same values of an expression, `of`.
 
         through: an equation of an earlier step, put into both.
@@ -313,7 +313,7 @@ class Derivation:
         kept = self._simple(symbols)
         if not kept or not passes(_signs(kept)):
             return None
-        for one in list(kept):
+        for one in sorted(kept, key=lambda g: isinstance(g.relation, sp.Ge | sp.Le)):  # the strict ones go first
             fewer = [g for g in kept if g is not one]
             if passes(_signs(fewer)):
                 kept = fewer
@@ -398,7 +398,7 @@ class Derivation:
         bounds = [r for r in relations if isinstance(r, Relational)]
         return [self._meant(bound)[0] for bound in bounds]
 
-    def _solutions(self, condition: Any, of: sp.Expr, z: sp.Symbol, reason: str) -> tuple[sp.Set, Used]:
+    def _solutions(self, condition: Any, of: sp.Expr, z: sp.Symbol, reason: str) -> tuple[Any, Used]:
         if isinstance(condition, sp.And):
             parts = [self._solutions(part, of, z, reason) for part in condition.args]
             return sp.Intersection(*(s for s, _ in parts)), frozenset().union(*(u for _, u in parts))
@@ -537,7 +537,7 @@ def _entries(gap: Any) -> list[Any]:
     return [gap]
 
 
-def _solve(gap: sp.Expr, strict: bool, z: sp.Symbol) -> sp.Set:
+def _solve(gap: sp.Expr, strict: bool, z: sp.Symbol) -> Any:
     """Where gap >= 0 (or > 0); a maximum that is subtracted is bounded where each of its arguments is."""
     for largest in gap.atoms(sp.Max):
         if sp.diff(gap.subs(largest, sp.Symbol("M")), sp.Symbol("M")).is_negative:

@@ -181,7 +181,7 @@ def within_the_ranges(p: Derivation) -> None:
     p.chain(norm, single, top, reason="So for every token")
 
 
-def cycle(p: Derivation) -> tuple[sp.MatrixExpr, list[sp.Basic]]:
+def cycle(p: Derivation) -> tuple[sp.Basic, list[sp.Basic]]:
     """Check what is said of the two tokens; returns A_1 A_2 and the relations that say that they are allowed."""
     tokens, steps, relations = closed_forms.cycle_tokens(L), [], []
     for i, (k, q) in enumerate(tokens, 1):

@@ -41,7 +41,7 @@ larger, smaller = sp.symbols("s_+ s_-", real=True)
 _M = sp.MatrixSymbol("M", 2, 2)
 
 
-def within(expr: sp.Expr, low: object, high: object) -> sp.And:
+def within(expr: sp.Expr, low: object, high: object) -> sp.Basic:
     """Return the condition low <= expr <= high."""
     return sp.And(sp.Ge(expr, low), sp.Le(expr, high), evaluate=False)
 
