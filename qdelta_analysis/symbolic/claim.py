@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -103,10 +103,28 @@ class Claim:
 
     def value(self, expr: Any, inputs: Any) -> np.ndarray:
         """Return what an expression is on dense matrices."""
+        if not expr.is_commutative and not isinstance(expr, sp.MatrixExpr):
+            return self._product(expr, inputs)
         symbols = sorted(expr.free_symbols, key=str)
         numbers = [self.measures[symbol](inputs) for symbol in symbols]
         with np.errstate(all="ignore"):
-            return np.asarray(sp.lambdify(symbols, expr, "numpy")(*numbers), dtype=float)
+            return np.asarray(_function(tuple(symbols), expr)(*numbers), dtype=float)
+
+    def _product(self, expr: Any, inputs: Any) -> np.ndarray:
+        """The value of sums of products of letters that do not commute, by matrix products."""
+        if isinstance(expr, sp.Add):
+            return sum((self._product(term, inputs) for term in expr.args), np.zeros(()))
+        numbers, letters = expr.args_cnc()
+        value = np.asarray(self.measures[letters[0]](inputs), dtype=float)
+        for letter in letters[1:]:
+            other = np.asarray(self.measures[letter](inputs), dtype=float)
+            value = value @ other if value.ndim and other.ndim else value * other
+        return self.value(sp.Mul(*numbers), inputs) * value
+
+
+@cache
+def _function(symbols: tuple[Any, ...], expr: Any) -> Callable[..., Any]:
+    return sp.lambdify(symbols, expr, "numpy")
 
 
 def in_words(hypotheses: Sequence[Hypothesis], short: bool = False) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import sympy as sp
 
@@ -143,8 +145,40 @@ def g8() -> Claim:
             Conclusion(sp.Eq(second, 1)),
         ),
         "any dimension from two on, by a cycle in a plane",
-        MEASURES,
+        MEASURES | {jsr: _fastest_growth, first: _alignment(0), second: _alignment(1)},
     )
+
+
+def _fastest_growth(t: Tokens) -> float:
+    """The joint spectral radius of the box that these tokens span, by trial: the token of the largest norm on a grid.
+
+    With its mirror image it makes a cycle of two, whose growth is measured; lengths and strength are one at least.
+    """
+    size = [max(1.0, np.linalg.norm(y, axis=-1).max()) for y in (t.k, t.q)]
+    angles = np.linspace(0, np.pi, 181) if t.d > 1 else np.array([0, np.pi])
+    betas = np.unique([min(0.0, t.beta.min()), 0.25, 0.5, 0.75, 1.0, max(1.0, t.beta.max())])
+    lams = np.unique([min(0.0, t.lam.min()), t.numbers["L"], max(t.numbers["L"], t.lam.max())])
+    beta, lam, angle = (y.ravel() for y in np.meshgrid(betas, lams, angles))
+    x = np.stack([size[0] + lam * size[1] * np.cos(angle), lam * size[1] * np.sin(angle)], -1)
+    steps = np.eye(2) - (beta * size[0])[:, None, None] * x[:, :, None] * np.array([1.0, 0.0])
+    decay = max(t.numbers["a_max"], np.abs(t.alpha).max())
+    if t.d == 1:
+        return float(decay * np.abs(steps[:, 0, 0]).max())
+    A = steps[np.linalg.norm(steps, 2, axis=(-2, -1)).argmax()]
+    left, _, right = np.linalg.svd(A)
+    y = left[:, 0] - right[0]
+    mirror = np.eye(2) - 2 * np.outer(y, y) / max(y @ y, 1e-300)
+    return float(decay * np.sqrt(np.abs(np.linalg.eigvals(mirror @ A @ mirror @ A)).max()))
+
+
+def _alignment(index: int) -> Callable[[Tokens], float]:
+    """The alignment of a token of the cycle, at full feedback."""
+
+    def measure(t: Tokens) -> float:
+        k, q = (np.array(y, dtype=float)[:, 0] for y in closed_forms.cycle_tokens(sp.Float(t.numbers["L"]))[index])
+        return float(k @ (k + t.numbers["L"] * q))
+
+    return measure
 
 
 def joint_spectral_radius() -> Proof:

@@ -17,9 +17,9 @@ STATED = [(name, i) for name in CLAIMS for i in range(len(CLAIM[name].conclusion
 EACH = [(name, i, h) for name, i in STATED for h in CLAIM[name].conclusions[i].given]
 
 
-def draw(make: np.random.Generator, claim: str) -> Tokens:
+def draw(make: np.random.Generator, wild: bool) -> Tokens:
     """Draw tokens of any kind: each quantity from its usual range, or from beyond, or at an end of it."""
-    beyond = lambda chance=0.25: make.random() < chance
+    beyond = lambda: make.random() < (0.25 if wild else 0.02)
     d, T = int(make.choice([1, 2, 2, 3, 5])), 6
     V = int(make.integers(1, 4))
 
@@ -38,22 +38,22 @@ def draw(make: np.random.Generator, claim: str) -> Tokens:
     if kind < 0.4:  # parallel, opposite
         q = (1 if kind < 0.2 else -1) * k * make.choice([1.0, 0.5])
     high = 2.0 if make.random() < 0.3 else 1.0
-    beta, lam, alpha = gate(0, high, (-1, 3)), gate(0, high, (-3, 3)), gate(0, 1, (-1, 1.5))
+    beta, lam, alpha = gate(0, high, (-1, 3)), gate(0, high, (-3, 3)), gate(0, 1, (-1, 1.5)) * make.choice([1.0, 0.4])
     v = make.normal(size=(T, V))
     S = make.normal(size=(V, d)) * make.choice([1.0, 1e-3, 1e3])
-    return Tokens(k, q, v, beta, lam, alpha, S, numbers(make, claim, k, q, v, beta, lam, alpha, S))
+    return Tokens(k, q, v, beta, lam, alpha, S, numbers(make, wild, Tokens(k, q, v, beta, lam, alpha, S)))
 
 
-def numbers(make, claim, k, q, v, beta, lam, alpha, S) -> dict:
-    """The numbers that a claim names: close to what they bound, or too small for it."""
-    t = Tokens(k, q, v, beta, lam, alpha, S)
-    over = lambda x: float(x) * (make.uniform(0.5, 1) if make.random() < 0.2 else make.choice([1, 1, 1.2]))
-    factor = np.abs(1 - beta * np.vecdot(k, t.x))[1:]
+def numbers(make: np.random.Generator, wild: bool, t: Tokens) -> dict:
+    """The numbers that claims name: close to what they bound, or too small for it."""
+    low = 0.2 if wild else 0.02
+    over = lambda x: float(x) * (make.uniform(0.5, 1) if make.random() < low else make.choice([1, 1, 1.2]))
+    factor = np.abs(1 - t.beta * np.vecdot(t.k, t.x))[1:]
     drift = np.linalg.norm(t.before[1:] - t.after[:-1], axis=-1)
-    size, decay = over(np.max(lam)), over(np.max(alpha))
+    size, decay = over(np.max(t.lam)), over(np.max(t.alpha))
     rate = decay * np.sqrt(1 + size**2)
     least = np.linalg.svd(t.steps, compute_uv=False)[:, 0]
-    T = len(k)
+    T = len(t.k)
     follows = np.full((T, T), 1 / T) if make.random() < 0.7 else np.eye(T)
     return {
         "z": make.normal() * 2,
@@ -62,10 +62,10 @@ def numbers(make, claim, k, q, v, beta, lam, alpha, S) -> dict:
         "L": size,
         "a_max": decay,
         "gamma": over(rate),
-        "b": over(np.max(beta * np.linalg.norm(v, axis=-1))),
+        "b": over(np.max(t.beta * np.linalg.norm(t.v, axis=-1))),
         "part": make.uniform(0, 3) * (1 if make.random() < 0.7 else -1),
         "write": make.uniform(0, 2),
-        "delta": over(np.min(np.abs(alpha) / least)) * make.choice([1, 1, 1.5]),
+        "delta": over(np.min(np.abs(t.alpha) / np.maximum(least, 1e-9))) * make.choice([1, 1, 1.5]),
         "follows": follows,
         "n": int(make.integers(1, 5)),
         "isotropic": False,
@@ -119,24 +119,24 @@ def at_equalities(tokens: Tokens, claim: Claim, given, make) -> Tokens:
     return tokens
 
 
-def pool(name: str, index: int, amount: int, seed: int):
+def pool(name: str, index: int, amount: int, seed: int, wild: bool = True):
     """Draw tokens for a claim, with what it sets equal mostly put in."""
     make = np.random.default_rng([seed, int(name[1:]), index])
     claim, given = CLAIM[name], CLAIM[name].conclusions[index].given
     for _ in range(amount):
-        tokens = isotropic(make) if name == "G10" else draw(make, name)
-        yield at_equalities(tokens, claim, [h for h in given if make.random() < 0.9], make)
+        tokens = isotropic(make) if name == "G10" else draw(make, wild)
+        yield at_equalities(tokens, claim, [h for h in given if make.random() < (0.9 if wild else 1)], make)
 
 
 @pytest.mark.parametrize(("name", "index"), STATED)
 def test_a_statement_is_true_of_dense_matrices_that_meet_its_hypotheses(name, index):
     claim, conclusion = CLAIM[name], CLAIM[name].conclusions[index]
     met = 0
-    for tokens in pool(name, index, cases(300), 1):
+    for tokens in pool(name, index, cases(300), 1, wild=False):
         if all(claim.meets(tokens, h) for h in conclusion.given):
             met += 1
             assert claim.holds(tokens, conclusion), tokens
-    assert met >= cases(300) // 60
+    assert met >= cases(300) // 20
 
 
 @pytest.mark.parametrize(("name", "index", "hypothesis"), EACH)
