@@ -104,7 +104,7 @@ class Claim:
     def value(self, expr: Any, inputs: Any) -> np.ndarray:
         """Return what an expression is on dense matrices."""
         if not expr.is_commutative and not isinstance(expr, sp.MatrixExpr):
-            return self._product(expr, inputs)
+            return self._product(sp.expand(expr), inputs)
         symbols = sorted(expr.free_symbols, key=str)
         numbers = [self.measures[symbol](inputs) for symbol in symbols]
         with np.errstate(all="ignore"):
