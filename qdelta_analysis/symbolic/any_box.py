@@ -81,7 +81,11 @@ def _cycle(p: Derivation, relations: list[sp.Basic]) -> None:
     """The token of the largest norm and its reflection grow by it each."""
     u, w, F = sp.symbols("u w F", commutative=False)
     p.by(Fact.COMPACT, sp.Ge(most, 0), r"Let $A$ be a transition of the largest norm")
-    p.by(Fact.SINGULAR_VECTORS, sp.Eq(step * w, most * u), r"For equal $u$ and $w$ its spectral radius is its norm already")
+    p.by(
+        Fact.SINGULAR_VECTORS,
+        sp.Eq(step * w, most * u),
+        r"For equal $u$ and $w$ its spectral radius is its norm already",
+    )
     p.let(step * w, most * u, "So let them differ")
     p.let(F * u, w, "And let $F$ be the reflection")
     p.let(F * w, u, "In both directions")
@@ -117,7 +121,13 @@ def _aligned(p: Derivation) -> None:
     e, same, feedback = p.room(L * (b - 1) - (2 - b)), p.room(1 - c), p.room(L, positive=True)
     p.at_least(R, 1, e + feedback, "Here this exceeds one", strict=True)
     p.at_least(R**2, 1, p.room(R - 1, positive=True) * (e + feedback + 2), "And so does its square", strict=True)
-    p.at_least(R**2, smaller**2, p.room(R**2 - 1, positive=True) + p.room(1 - smaller**2), "So it exceeds the smaller singular value", strict=True)
+    p.at_least(
+        R**2,
+        smaller**2,
+        p.room(R**2 - 1, positive=True) + p.room(1 - smaller**2),
+        "So it exceeds the smaller singular value",
+        strict=True,
+    )
     above = p.steps[-1].relation
     p.at_least(
         R**4 - total.rhs * R**2 + product.rhs,

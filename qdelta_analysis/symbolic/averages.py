@@ -24,7 +24,9 @@ ISOTROPIC = Words(
     r"direction: $c$ times $k$ and the sine times a unit vector $n \perp k$",
     "isotropy",
 )
-INDEPENDENT = Words("tokens independent of each other and identically distributed, $k$, $q$ and the gates jointly", "independence")
+INDEPENDENT = Words(
+    "tokens independent of each other and identically distributed, $k$, $q$ and the gates jointly", "independence"
+)
 _SIZE = 1 + 2 * lam * c + lam**2
 
 
@@ -140,8 +142,13 @@ def _by_integrals(p: Derivation) -> None:
 
 mean_decay, mu, top, mu0, top0 = sp.symbols(r"\mathbb{E}\alpha^2 \mu \Lambda \mu_0 \Lambda_0", real=True)
 sMs, sNs = sp.symbols(r"s{M}s^{\top} s{N}s^{\top}", real=True)
-MU = Words(r"$\mu$ the least eigenvalue of the symmetric part of $M = \mathbb{E}[\alpha^2 \beta x k^\top]$", r"the meaning of $\mu$")
-TOP = Words(r"$\Lambda$ the largest of $N = \mathbb{E}[\alpha^2 \beta^2 \|k\|^2 x x^\top]$", r"the meaning of $\Lambda$")
+MU = Words(
+    r"$\mu$ the least eigenvalue of the symmetric part of $M = \mathbb{E}[\alpha^2 \beta x k^\top]$",
+    r"the meaning of $\mu$",
+)
+TOP = Words(
+    r"$\Lambda$ the largest of $N = \mathbb{E}[\alpha^2 \beta^2 \|k\|^2 x x^\top]$", r"the meaning of $\Lambda$"
+)
 
 
 def _moments(t: Tokens) -> tuple[np.ndarray, np.ndarray]:

@@ -206,7 +206,13 @@ def _sizes(p: Derivation) -> None:
     one = closed_forms.norm_envelope(1, ell)
     single = closed_forms.norm_envelope(alpha, lam)
     slower = p.room(1 - alpha)
-    p.at_least(one, single, slower * (1 + alpha) * (1 + ell**2) + alpha**2 * more * (ell + lam), "And none is larger than this", squared=True)
+    p.at_least(
+        one,
+        single,
+        slower * (1 + alpha) * (1 + ell**2) + alpha**2 * more * (ell + lam),
+        "And none is larger than this",
+        squared=True,
+    )
     p.chain(norm, single, one, reason="So every one of them")
     p.by(Fact.SUBMULTIPLICATIVE, sp.Le(product, one**n), "All between", using=(sp.Le(norm, one),))
     bound = beta * alpha * kappa * xnorm * product

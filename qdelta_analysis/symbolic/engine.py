@@ -177,7 +177,9 @@ class Derivation:
             raise ProofError(self.claim.name, reason, gap, witness)
         relation = (sp.Gt if strict else sp.Ge)(big, small, evaluate=False)
         display = (sp.Gt if strict else sp.Ge)(big**2, small**2, evaluate=False) if squared else relation
-        self._add("inequality", relation, reason, used, shown(display, certificate) + self._therefore(relation, squared))
+        self._add(
+            "inequality", relation, reason, used, shown(display, certificate) + self._therefore(relation, squared)
+        )
 
     def chain(self, *terms: Any, reason: str, without: Iterable[Any] = ()) -> None:
         """Terms in ascending order, each at most the next by what is granted: so the first is at most the last.
@@ -223,7 +225,9 @@ class Derivation:
             used |= more
         if sets[0] != sets[1]:
             raise ProofError(self.claim.name, reason, f"{sets[0]} and {sets[1]}", {})
-        self._add("inequality", sp.Equivalent(left, right, evaluate=False), reason, used, rf"{tex(left)} \iff {tex(right)}")
+        self._add(
+            "inequality", sp.Equivalent(left, right, evaluate=False), reason, used, rf"{tex(left)} \iff {tex(right)}"
+        )
 
     def by(self, fact: Fact, relation: Any, reason: str = "", using: Iterable[Any] = ()) -> None:
         """Cite a standard fact, and say what follows from it; `using`: what it needs, granted already."""
@@ -360,7 +364,7 @@ class Derivation:
         used: Used = frozenset()
         divisors = {p.base for side in sides for p in side.atoms(sp.Pow) if p.exp.could_extract_minus_sign()}
         for base in sorted(divisors, key=str):
-            if base.is_nonzero or isinstance(base, sp.Symbol) and _is_room(base):
+            if base.is_nonzero or (isinstance(base, sp.Symbol) and _is_room(base)):
                 continue
             plain = base.as_content_primitive()[1]
             found = next((g.used for g in self._granted if _unequal(g.relation, plain)), None)
@@ -417,7 +421,9 @@ class Derivation:
 
     def _add(self, kind: Kind, relation: Any, reason: str, used: Used, latex: str | None = None) -> None:
         ordered = [h for h in self.claim.hypotheses if h in used]
-        self.steps.append(Step(latex or tex(relation), reason, kind, tuple(in_words(ordered, short=True)), relation=relation))
+        self.steps.append(
+            Step(latex or tex(relation), reason, kind, tuple(in_words(ordered, short=True)), relation=relation)
+        )
         self._step_used.append(used)
         if kind != "definition":
             self._granted.append(_Granted(relation, used))

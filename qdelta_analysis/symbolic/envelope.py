@@ -19,19 +19,16 @@ from .notation import (
     SHORT_KEY,
     SHORT_QUERY,
     L,
-    a,
     a_max,
     across,
     along,
     alpha,
     beta,
     c,
-    dot,
     kappa,
     lam,
     norm,
     qnorm,
-    z,
 )
 from .proof import Fact, Proof
 from .spectrum import TRANSITION, g3
@@ -59,9 +56,7 @@ def g7() -> Claim:
                 sp.Le(norm, closed_forms.largest_norm(alpha, beta, lam)),
                 (*step, SHORT_KEY, SHORT_QUERY, sp.Lt(beta, 2)),
             ),
-            Conclusion(
-                sp.Le(norm, closed_forms.norm_envelope(alpha, lam)), (*step, SHORT_KEY, SHORT_QUERY, BETA_HIGH)
-            ),
+            Conclusion(sp.Le(norm, closed_forms.norm_envelope(alpha, lam)), (*step, SHORT_KEY, SHORT_QUERY, BETA_HIGH)),
             Conclusion(
                 sp.Eq(norm, closed_forms.largest_norm(alpha, beta, lam)),
                 (*step, sp.Lt(beta, 2), *unit, sp.Eq(c, worst)),
@@ -82,7 +77,9 @@ def norm_envelope() -> Proof:
     sharp, largest = p.claim.conclusions[0].relation.rhs, p.claim.conclusions[1].relation.rhs
     envelope = p.claim.conclusions[2].relation.rhs
     n, r = sp.symbols("n r", real=True)
-    p.by(Fact.PLANE, sp.Eq(along, kappa + lam * qnorm * c), "Here the mixed direction has these parts, one along the key")
+    p.by(
+        Fact.PLANE, sp.Eq(along, kappa + lam * qnorm * c), "Here the mixed direction has these parts, one along the key"
+    )
     p.by(Fact.PLANE, sp.Eq(across, lam * qnorm * sp.sqrt(1 - c**2)), "And one across it")
     p.uses(g3(), 2, "the norm in closed form")
     p.let(n, sp.sqrt(along**2 + across**2), "The length of the mixed direction")
@@ -124,9 +121,7 @@ def _in_the_ball(p: Derivation, sharp: sp.Expr, largest: sp.Expr, envelope: sp.E
     )
     p.chain(norm, sharp, largest, reason="So for all of them", without=(GENTLE,))
     p.at_least(2, beta, 1 + p.room(1 - beta), "Now let the strength be at most one", strict=True)
-    p.at_least(
-        envelope, largest, 2 * alpha**2 * lam**2 * p.room(1 - beta) / room, "It is the worst", squared=True
-    )
+    p.at_least(envelope, largest, 2 * alpha**2 * lam**2 * p.room(1 - beta) / room, "It is the worst", squared=True)
     p.chain(norm, largest, envelope, reason="So for all of them", without=(sp.Lt(beta, 2),))
 
 
@@ -228,6 +223,10 @@ def cycle(p: Derivation) -> tuple[sp.Basic, list[sp.Basic]]:
         p.let(alignment, sp.Trace(key * key.T + L * query * key.T), "The alignment at full feedback")
         p.equal(alignment, 1, "At full strength the mixed error is gone after this token")
         transition = sp.MatrixSymbol(f"A_{i}", 2, 2)
-        p.let(transition, closed_forms.transition(k, mixed, 1, a_max).applyfunc(sp.factor), "The transition at full strength")
+        p.let(
+            transition,
+            closed_forms.transition(k, mixed, 1, a_max).applyfunc(sp.factor),
+            "The transition at full strength",
+        )
         steps.append(transition)
     return steps[0] * steps[1], relations

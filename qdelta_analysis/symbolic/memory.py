@@ -89,7 +89,9 @@ def memory_bound() -> Proof:
     p.chain(norm, _TOP, gamma, reason="The rate")
     p.at_least(gamma, 0, p.room(gamma - _TOP) + p.room(a_max) * sp.sqrt(1 + L**2), "It is not negative")
     _expansion(p)
-    p.by(Fact.RANK_ONE, sp.Le(after, before * norm + beta * value * kappa), "With submultiplicativity", using=(BETA_LOW,))
+    p.by(
+        Fact.RANK_ONE, sp.Le(after, before * norm + beta * value * kappa), "With submultiplicativity", using=(BETA_LOW,)
+    )
     written = p.room(b - beta * value) + beta * value * p.room(1 - kappa)
     p.at_least(
         gamma * before + b,
@@ -113,7 +115,10 @@ def _expansion(p: Derivation) -> None:
     names = r"S_{t-1} S_{0} P_{t-1} W_{t-1} A_{t} v_{t} k_{t}^{\top}"
     state, first, product, writes, step, v, k = sp.symbols(names, commutative=False)
     form = sp.Eq(state, first * product + writes)
-    p.suppose(form, r"Suppose that before a token the memory is the first one times the product $P$ of all transitions, and the writes so far, each times the transitions after it")
+    p.suppose(
+        form,
+        r"Suppose that before a token the memory is the first one times the product $P$ of all transitions, and the writes so far, each times the transitions after it",
+    )
     p.equal(
         (first * product + writes) * step + beta * v * k,
         first * (product * step) + (writes * step + beta * v * k),
@@ -126,7 +131,11 @@ def _unbounded(p: Derivation) -> None:
     two = sp.MatrixSymbol("A_{12}", 2, 2)
     steps = [closed_forms.transition(k, k + L * q, 1, a_max) for k, q in ((k1, q1), (k2, q2))]
     u = sp.Matrix([0, -1])
-    p.let(two, (steps[0] * steps[1]).applyfunc(sp.factor), "Both steps of the cycle, at full strength and the largest gates")
+    p.let(
+        two,
+        (steps[0] * steps[1]).applyfunc(sp.factor),
+        "Both steps of the cycle, at full strength and the largest gates",
+    )
     p.equal(two * u, _TOP**2 * u, "This direction is kept")
     p.equal(
         sp.Trace(k2 * u.T), L / sp.sqrt(1 + L**2), "And the second key has this part along it, through which it writes"
@@ -175,10 +184,17 @@ def compensated_decay() -> Proof:
     least = closed_forms.compensated_decay(alpha, larger)
     p.uses(g3(), 5, "no step is below its decay")
     p.at_least(larger, 0, p.room(larger - 1) + 1, "So one may divide by it", strict=True)
-    p.by(Fact.HOMOGENEOUS, sp.Eq(paid, sp.Abs(least) * larger), "The norm of a matrix with another factor", using=(PLANE,))
+    p.by(
+        Fact.HOMOGENEOUS,
+        sp.Eq(paid, sp.Abs(least) * larger),
+        "The norm of a matrix with another factor",
+        using=(PLANE,),
+    )
     p.states(0, "What is left is the decay")
     p.states(1, "The largest such decay", p.room(alpha - delta * larger) / p.room(larger, positive=True))
-    p.by(Fact.RANK_ONE, sp.Le(after, before * paid + beta * value * kappa), "With submultiplicativity", using=(BETA_LOW,))
+    p.by(
+        Fact.RANK_ONE, sp.Le(after, before * paid + beta * value * kappa), "With submultiplicativity", using=(BETA_LOW,)
+    )
     p.at_least(a_max, 0, p.room(a_max - alpha) + alpha, "The range of the decay")
     written = p.room(b - beta * value) + beta * value * p.room(1 - kappa)
     p.at_least(

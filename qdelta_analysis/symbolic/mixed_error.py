@@ -32,9 +32,7 @@ RECURRENCE = (
     r"$x = k + \lambda q$ and $a = k \cdot x$"
 )
 old, new, value = sp.symbols("S_{t-1} S_{t} v", commutative=False)
-before, after, start, last = sp.symbols(
-    r"\|\varepsilon_{t}\| \|e_{t}\| \|e_{0}\| \|e_{t-1}\|", nonnegative=True
-)
+before, after, start, last = sp.symbols(r"\|\varepsilon_{t}\| \|e_{t}\| \|e_{0}\| \|e_{t-1}\|", nonnegative=True)
 rho, drift = sp.symbols(r"\rho r", real=True)
 change = sp.Symbol(r"\|r_{t}\|", nonnegative=True)
 
@@ -58,9 +56,7 @@ def g4() -> Claim:
         (
             Conclusion(sp.Eq(value - new * x, factor * (value - alpha * old * x))),
             Conclusion(
-                sp.Equivalent(
-                    sp.Lt(sp.Abs(factor), 1), sp.And(sp.Gt(beta * a, 0), sp.Lt(beta * a, 2)), evaluate=False
-                )
+                sp.Equivalent(sp.Lt(sp.Abs(factor), 1), sp.And(sp.Gt(beta * a, 0), sp.Lt(beta * a, 2)), evaluate=False)
             ),
         ),
         r"any width of keys and of values",
@@ -113,7 +109,9 @@ def tracking() -> Proof:
     factor = closed_forms.error_factor(beta, a)
     p.uses(g4(), 0, "one-step contraction")
     p.by(Fact.TRIANGLE, sp.Le(before, last + change), "The error before the write is the last one and the drift")
-    p.by(Fact.HOMOGENEOUS, sp.Eq(after, sp.Abs(factor) * before), "The factor is a number", using=(p.steps[0].relation,))
+    p.by(
+        Fact.HOMOGENEOUS, sp.Eq(after, sp.Abs(factor) * before), "The factor is a number", using=(p.steps[0].relation,)
+    )
     rate = p.room(rho - sp.Abs(factor))
     p.at_least(rho, 0, rate + sp.Abs(factor), "A bound on what is not negative")
     p.at_least(
@@ -128,7 +126,14 @@ def tracking() -> Proof:
 
 
 def stays_below(
-    p: Derivation, bound: sp.Expr, *, factor: sp.Symbol, gain: sp.Expr, start: sp.Symbol, before: sp.Symbol, after: sp.Symbol
+    p: Derivation,
+    bound: sp.Expr,
+    *,
+    factor: sp.Symbol,
+    gain: sp.Expr,
+    start: sp.Symbol,
+    before: sp.Symbol,
+    after: sp.Symbol,
 ) -> None:
     """Prove y_t <= bound_t where y_0 is start and y_t <= factor y_{t-1} + gain is granted; before is y_{t-1}."""
     previous = sp.Symbol("B_{t-1}", real=True)

@@ -7,7 +7,7 @@ import sympy as sp
 
 from . import closed_forms
 from .claim import Claim, Conclusion
-from .dense import MEASURES, Tokens
+from .dense import MEASURES
 from .engine import Derivation
 from .notation import (
     DECAY,
@@ -76,7 +76,9 @@ def spectrum() -> Proof:
     p.equal(step * y, repeated * y, "It is an eigenvector too, and these fill a hyperplane")
     written = sp.MatrixSymbol("A_3", 3, 3)
     mixed, key = vector("x", 3), vector("k", 3)
-    p.let(written, closed_forms.transition(key, mixed, beta, alpha), "Written out with all entries, in three dimensions")
+    p.let(
+        written, closed_forms.transition(key, mixed, beta, alpha), "Written out with all entries, in three dimensions"
+    )
     p.equal(
         sp.Determinant(z * sp.Identity(3) - written),
         (z - repeated) ** 2 * (z - single.subs(a, (key.T * mixed)[0, 0])),
@@ -151,7 +153,11 @@ def operator_norm() -> Proof:
     """The singular values of A, and ||A|| >= alpha (claim G3)."""
     p = Derivation(g3())
     M = plane_transition()
-    p.by(Fact.PLANE, sp.Eq(_M, M, evaluate=False), r"$A / \alpha$ is this in the plane of $k$ and $x$, beyond it the identity")
+    p.by(
+        Fact.PLANE,
+        sp.Eq(_M, M, evaluate=False),
+        r"$A / \alpha$ is this in the plane of $k$ and $x$, beyond it the identity",
+    )
     p.let(a, kappa * along, "The alignment in these coordinates")
     p.let(xnorm, sp.sqrt(along**2 + across**2), "And the length of the mixed direction")
     r1, r2 = sp.symbols("r_1 r_2", real=True)
@@ -196,7 +202,11 @@ def operator_norm() -> Proof:
 
 def _three_dimensions(p: Derivation) -> None:
     written, mixed, key = sp.MatrixSymbol("A_3", 3, 3), vector("x", 3), vector("k", 3)
-    p.let(written, closed_forms.transition(key, mixed, beta), "Written out with all entries, in three dimensions without decay")
+    p.let(
+        written,
+        closed_forms.transition(key, mixed, beta),
+        "Written out with all entries, in three dimensions without decay",
+    )
     kx, kk, xx = ((u.T * w)[0, 0] for u, w in ((key, mixed), (key, key), (mixed, mixed)))
     total = closed_forms.singular_square_sum(beta, kx, kk, xx)
     p.equal(
@@ -218,9 +228,7 @@ def g13() -> Claim:
         (
             Conclusion(sp.Eq(sp.Transpose(A), A), (nothing,)),
             Conclusion(sp.Eq(norm, closed_forms.reduced_norm(alpha, beta, kappa**2)), (nothing, PLANE, DECAYS)),
-            Conclusion(
-                sp.Equivalent(sp.Le(norm, alpha), interval, evaluate=False), (nothing, PLANE, DECAYS)
-            ),
+            Conclusion(sp.Equivalent(sp.Le(norm, alpha), interval, evaluate=False), (nothing, PLANE, DECAYS)),
         ),
         "any dimension, from two on for the norm",
         MEASURES,

@@ -32,11 +32,12 @@ from qdelta_analysis.symbolic import (
     prove_all,
     released_difference,
 )
-from qdelta_analysis.symbolic.notation import L, a, across, along, alpha, beta, c, d, dot, kappa, lam, t, tex, z
+from qdelta_analysis.symbolic.notation import L, a, across, along, beta, c, d, dot, kappa, lam, t, tex, z
 from qdelta_kernels import chunk_qdelta_rule, qdelta_rule_reference
 
 from ..helpers import tokens
 from .test_transition import DEGENERATE
+
 
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_each_claim_is_proved_and_each_of_its_relations_is_a_step(claim):
