@@ -72,7 +72,7 @@ def _reflection(p: Derivation) -> list[sp.Basic]:
     p.equal(
         F * A * F,
         alpha * (1 - beta * (F * x) * (key_row * F)),
-        "A transition between two reflections is that of the reflected token: allowed too, with the same gates and cosine",
+        "Between two reflections a transition is that of the reflected token, with the same gates and cosine",
     )
     return [swaps, p.steps[-1].relation]
 

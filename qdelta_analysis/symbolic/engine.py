@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import sympy as sp
@@ -186,7 +187,7 @@ class Derivation:
 
         without: hypotheses in whose place an earlier step stands that says the same.
         """
-        pairs = [sp.Le(small, big, evaluate=False) for small, big in zip(terms, terms[1:], strict=False)]
+        pairs = [sp.Le(small, big, evaluate=False) for small, big in pairwise(terms)]
         used = self._granted_all(pairs, reason)
         for hypothesis in without:
             says = lambda g, h: _same(g.relation, h) or (isinstance(h, sp.Ne) and _unequal(g.relation, _gap(h)))
@@ -378,9 +379,9 @@ class Derivation:
     def _find(self, expr: Any, positive: bool) -> Used | None:
         """What the granted relation that says expr >= 0 (or > 0) used."""
         for g in self._granted:
-            if isinstance(g.relation, _INEQUALITIES) and (isinstance(g.relation, sp.Gt | sp.Lt) or not positive):
-                if sp.expand(_gap(g.relation) - expr) == 0:
-                    return g.used
+            says = isinstance(g.relation, _INEQUALITIES) and (isinstance(g.relation, sp.Gt | sp.Lt) or not positive)
+            if says and sp.expand(_gap(g.relation) - expr) == 0:
+                return g.used
         return None
 
     def _granted_all(self, needed: Iterable[Any], reason: str) -> Used:

@@ -117,7 +117,8 @@ def _expansion(p: Derivation) -> None:
     form = sp.Eq(state, first * product + writes)
     p.suppose(
         form,
-        r"Suppose that before a token the memory is the first one times the product $P$ of all transitions, and the writes so far, each times the transitions after it",
+        r"Suppose that before a token the memory is the first one times the product $P$ of all transitions, and the "
+        r"writes so far, each times the transitions after it",
     )
     p.equal(
         (first * product + writes) * step + beta * v * k,

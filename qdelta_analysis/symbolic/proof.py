@@ -38,7 +38,10 @@ class Fact(Enum):
     RANK_ONE = r"The Frobenius norm of $v k^\top$ is $\|v\| \|k\|$"
     RAYLEIGH = r"Rayleigh: $\lambda_{\min} \|s\|^2 \le s M s^\top \le \lambda_{\max} \|s\|^2$ for symmetric $M$"
     ROOTS = r"The eigenvalues are the roots of $\det(z I - A)$"
-    SINGULAR = r"Singular values: the squares of those of $M$ are the eigenvalues of $M^\top M$, with its trace and determinant"
+    SINGULAR = (
+        r"Singular values: the squares of those of $M$ are the eigenvalues of $M^\top M$, with its trace and "
+        r"determinant"
+    )
     SINGULAR_VECTORS = r"Singular vectors: $A w = \|A\| u$ for some unit vectors $w$ and $u$"
     SUBMULTIPLICATIVE = r"Submultiplicativity: $\|A B\|_2 \le \|A\|_2 \|B\|_2$ and $\|S A\|_F \le \|S\|_F \|A\|_2$"
     TRIANGLE = r"Triangle inequality: $\|u + w\| \le \|u\| + \|w\|$"

@@ -21,7 +21,8 @@ def difference() -> Claim:
     return Claim(
         "Beside G12",
         "The released form inside a chunk is another recurrence",
-        r"With $k_i \cdot x_j$ in place of $x_i \cdot k_j$ the triangular matrix of a chunk changes by <0>, and what is "
+        r"With $k_i \cdot x_j$ in place of $x_i \cdot k_j$ the triangular matrix of a chunk changes by <0>, and what "
+        r"is "
         r"written by <1>, $T'$ the inverse of $I + L'$. That is nothing for all values only where every entry "
         r"vanishes, as without feedback and for one token; it is of first order in $\lambda$.",
         (

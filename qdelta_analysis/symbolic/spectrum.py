@@ -125,7 +125,8 @@ def g3() -> Claim:
         "G3",
         "Singular values and operator norm of one transition",
         r"<0> and <1> for the largest and smallest singular value of $A / \alpha$, all others being one, so that "
-        r"<5> and <7>; hence <6>, in closed form <2>, and <3>, and $A$ without its decay expands wherever <4> is not zero. $A$ is the transition "
+        r"<5> and <7>; hence <6>, in closed form <2>, and <3>, and $A$ without its decay expands wherever "
+        r"<4> is not zero. $A$ is the transition "
         r"$\alpha (I - \beta x k^\top)$ with $x = k + \lambda q$, its parts $x_\parallel$ along $k$ and $x_\perp$ "
         r"across it, and alignment $a = k \cdot x$.",
         (
@@ -156,7 +157,7 @@ def operator_norm() -> Proof:
     p.by(
         Fact.PLANE,
         sp.Eq(_M, M, evaluate=False),
-        r"$A / \alpha$ is this in the plane of $k$ and $x$, beyond it the identity",
+        r"In that plane $A / \alpha$ is this, beyond it the identity",
     )
     p.let(a, kappa * along, "The alignment in these coordinates")
     p.let(xnorm, sp.sqrt(along**2 + across**2), "And the length of the mixed direction")

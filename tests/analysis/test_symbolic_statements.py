@@ -1,4 +1,4 @@
-"""What the claims state is what is proved, and is true of dense matrices: with every hypothesis, and not without one."""
+"""What the claims state is true of dense matrices: with every hypothesis, and not without one."""
 
 import dataclasses
 
@@ -80,7 +80,7 @@ def numbers(make: np.random.Generator, wild: bool, t: Tokens) -> dict:
 
 
 def isotropic(make: np.random.Generator) -> Tokens:
-    """All pairs of a rotated frame, both signs: the second moments of uniform directions, exactly; or one frame short."""
+    """All pairs of a rotated frame, both signs: the second moments of uniform directions, exactly; or half of it."""
     d = int(make.choice([1, 2, 3, 4]))
     frame = np.linalg.qr(make.normal(size=(d, d)))[0]
     cos = make.uniform(-1, 1)
