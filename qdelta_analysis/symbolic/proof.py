@@ -58,7 +58,8 @@ class Step:
 
     latex: the relation as it was compared, printed. given: the hypotheses it rests on, through earlier steps too.
     SymPy checked an "identity" or an "inequality"; a "definition" names an expression, a "fact" is a standard one that
-    is cited, a "claim" another of this project's claims, and a "supposition" what an induction later takes back. states: it is what the claim states.
+    is cited, a "claim" another of this project's claims, and a "supposition" what an induction later takes
+    back. states: it is what the claim states.
     """
 
     latex: str
