@@ -21,7 +21,7 @@ from .claim import Claim, Hypothesis, Words, in_words
 from .notation import parenthesised, tex
 from .proof import Fact, Kind, Proof, Step, shown
 
-_POINTS, _TRIES, _CLEARLY = 6, 400, 1e-20  # points drawn; tries to draw one; by how much a false step must fail
+_POINTS, _TRIES, _CLEARLY = 12, 400, 1e-20  # points drawn; tries to draw one; by how much a false step must fail
 _INEQUALITIES = sp.Ge | sp.Le | sp.Gt | sp.Lt
 Statement = sp.Basic | MatrixBase | bool
 Used = frozenset[Hypothesis]

@@ -291,7 +291,11 @@ def variants(relation):
     if relation.func is not sp.Eq:
         yield relation.func(relation.rhs, relation.lhs, evaluate=False)
     if relation.lhs.is_commutative and not isinstance(relation.lhs, sp.MatrixExpr):
-        for changed in (relation.rhs + 1, 2 * relation.rhs + (relation.rhs == 0), -relation.rhs - (relation.rhs == 0)):
+        for changed in (
+            relation.rhs + 1,
+            2 * relation.rhs + int(relation.rhs == 0),
+            -relation.rhs - int(relation.rhs == 0),
+        ):
             yield relation.func(relation.lhs, changed, evaluate=False)
 
 
