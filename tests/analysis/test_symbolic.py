@@ -286,7 +286,7 @@ def variants(relation):
         left, right = sorted(relation.args, key=lambda side: isinstance(side, sp.And))
         yield sp.Equivalent(left.func(left.lhs, left.rhs + 1, evaluate=False), right, evaluate=False)
         return
-    other = {sp.Eq: sp.Le, sp.Le: sp.Lt, sp.Ge: sp.Gt, sp.Lt: sp.Le, sp.Gt: sp.Ge}[relation.func]
+    other = {sp.Eq: sp.Lt, sp.Le: sp.Lt, sp.Ge: sp.Gt, sp.Lt: sp.Le, sp.Gt: sp.Ge}[relation.func]
     yield other(relation.lhs, relation.rhs, evaluate=False)
     if relation.func is not sp.Eq:
         yield relation.func(relation.rhs, relation.lhs, evaluate=False)
