@@ -5,7 +5,10 @@
     released_difference()     what the released kernels' form changes
     joint_spectral_radius_of_a_box()    JSR = max ||A||, for every box of gates
 
-A Proof displays itself as mathematics in a notebook; `to_latex()` is the same for a paper.
+    claims()                  what the claims say: relations, with the hypotheses that each needs
+
+A Proof displays itself as mathematics in a notebook; `to_latex()` is the same for a paper. What it shows is what SymPy
+compared: a step is a relation, printed; its signs come from the hypotheses, which it names.
 """
 
 from __future__ import annotations
@@ -13,18 +16,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from . import any_box, averages, chunks, envelope, memory, mixed_error, released, spectrum
+from . import any_box, averages, chunk_identity, envelope, memory, mixed_error, released, spectrum
 from .bridges import eigenvalues_function, norm_envelope_function, operator_norm_function
-from .proof import Derivation, Fact, Proof, ProofError, Step, check
+from .claim import Claim, Conclusion, Words
+from .engine import Derivation, ProofError, check
+from .proof import Fact, Proof, Step
 
 __all__ = [
     "CLAIMS",
+    "Claim",
+    "Conclusion",
     "Derivation",
     "Fact",
     "Proof",
     "ProofError",
     "Step",
+    "Words",
     "check",
+    "claims",
     "eigenvalues_function",
     "joint_spectral_radius_of_a_box",
     "norm_envelope_function",
@@ -46,10 +55,14 @@ _PROOFS: dict[str, Callable[[], Proof]] = {
     "G9": memory.memory_bound,
     "G10": averages.mean_square_growth,
     "G11": averages.persistent_excitation,
-    "G12": chunks.chunk_identity,
+    "G12": chunk_identity.chunk_identity,
     "G13": spectrum.reduction,
     "G14": memory.compensated_decay,
 }
+_STATEMENTS: tuple[Callable[[], Claim], ...] = (
+    *(spectrum.g1, spectrum.g2, spectrum.g3, mixed_error.g4, mixed_error.g5, mixed_error.g6, envelope.g7, envelope.g8),
+    *(memory.g9, averages.g10, averages.g11, chunk_identity.g12, spectrum.g13, memory.g14),
+)
 CLAIMS: tuple[str, ...] = tuple(_PROOFS)
 
 
@@ -62,6 +75,11 @@ def prove(claim: str) -> Proof:
     if claim not in _PROOFS:
         raise ValueError(f"claim is {claim!r}; expected one of {', '.join(CLAIMS)}.")
     return _PROOFS[claim]()
+
+
+def claims() -> dict[str, Claim]:
+    """Return what all claims say, in their order: relations and hypotheses, printed and evaluated on dense matrices."""
+    return {claim: statement() for claim, statement in zip(CLAIMS, _STATEMENTS, strict=True)}
 
 
 def prove_all() -> dict[str, Proof]:

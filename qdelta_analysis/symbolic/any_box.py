@@ -5,178 +5,144 @@ from __future__ import annotations
 import sympy as sp
 
 from . import closed_forms
-from .notation import UNIT, L, a_max, alpha, beta, c, dot, lam, tex, vector
-from .proof import Derivation, Fact, Proof
-from .spectrum import TRANSITION
+from .claim import Claim, Conclusion
+from .engine import Derivation
+from .envelope import g7, jsr
+from .notation import PLANE, L, a, a_max, alpha, beta, c, kappa, key_row, lam, norm, qnorm, step, x, xnorm
+from .proof import Fact, Proof
+from .spectrum import g3, larger, smaller
 
-b = sp.Symbol("b", nonnegative=True)
+b, most, corner = sp.symbols(r"b \max\|A\| N", real=True)
+_STRENGTH, _FEEDBACK, _DECAY = sp.Ge(b, 0), sp.Ge(L, 0), sp.Ge(a_max, 0)
+_CROSSED, _BEYOND = sp.Lt(L * (b - 1), 2 - b), sp.Ge(L * (b - 1), 2 - b)
+_UNIT = {alpha: 1, beta: b, lam: L, kappa: 1, qnorm: 1}
+
+
+def box() -> Claim:
+    """The joint spectral radius of a box of gates, and the largest norm that it is."""
+    crossed = (PLANE, _DECAY, _STRENGTH, sp.Lt(b, 2), _FEEDBACK, sp.Le(L, 2), _CROSSED)
+    return Claim(
+        "Beside G8",
+        "Joint spectral radius of any box of gates",
+        r"<0>, over any closed and bounded set of gates and cosines of unit $k$ and $q$, reached by a cycle of two "
+        r"tokens. For all cosines and gates up to $b$, $L$ and $\alpha_{\max}$ it is <1>, and beyond <2>.",
+        (
+            Conclusion(sp.Eq(jsr, most)),
+            Conclusion(sp.Eq(most, closed_forms.largest_norm(a_max, b, L)), crossed),
+            Conclusion(sp.Eq(most, closed_forms.aligned_norm(a_max, b, L)), (PLANE, _DECAY, sp.Gt(L, 0), _BEYOND)),
+        ),
+        "any dimension, from two on for the closed forms",
+    )
 
 
 def joint_spectral_radius_of_a_box() -> Proof:
     """JSR = max ||A|| over any box of gates, and that norm in closed form."""
-    crossed, aligned = closed_forms.largest_norm(a_max, b, L), closed_forms.aligned_norm(a_max, b, L)
-    p = Derivation(
-        "Beside G8",
-        "Joint spectral radius of any box of gates",
-        r"$\mathrm{JSR} = \max \|A\|$ over all tokens that the gates allow, reached by a cycle of two: "
-        rf"${tex(crossed)}$ where $L (b - 1) < 2 - b$, and ${tex(aligned)}$ elsewhere. The first equality holds for "
-        rf"any closed and bounded set of gates and cosines $k \cdot q$; {TRANSITION}.",
-        hypotheses=(
-            UNIT,
-            r"$\beta \in [0, b]$, $b \le 2$",
-            r"$\lambda \in [0, L]$, $L \le 2$",
-            r"$\alpha \in [0, \alpha_{\max}]$",
-        ),
-        dimension="any d >= 2; the reflected token and the cycle written out for d = 2, 3",
+    p = Derivation(box())
+    _cycle(p, _reflection(p))
+    p.uses(g3(), 5, "no step without decay contracts everything", at=_UNIT)
+    p.by(
+        Fact.RISING,
+        sp.Eq(most, a_max * corner),
+        r"$N$ is the largest norm over all angles at the corner, without decay: the norm is convex in $\beta$ and in "
+        r"$\beta \lambda$, and $-q$ is as good as $q$",
+        using=(p.steps[-1].relation, _DECAY),
     )
-    _reflection(p)
-    _cycle(p)
-    _corner(p)
     _crossed(p)
     _aligned(p)
     return p.proof()
 
 
-def _reflection(p: Derivation) -> None:
+def _reflection(p: Derivation) -> list[sp.Basic]:
     """The reflection F that swaps two unit vectors turns a token into a token."""
-    u, w, h, n, P = sp.symbols(r"u w h n P", real=True)
-    p.by(Fact.COMPACT, r"s = \max \|A\| = \|A\|", "So let $A$, with its $k$, $q$ and gates, be one of the largest norm")
-    p.by(Fact.SINGULAR, r"A w = s u, \quad \|w\| = \|u\| = 1", r"If $u = w$ then $\rho(A) = s$ already; let $u \ne w$")
+    h, n = sp.symbols("h n", real=True)
+    u, w, y, y_row, F = sp.symbols(r"u w y y^{\top} F", commutative=False)
+    p.by(Fact.CAUCHY_SCHWARZ, sp.Lt(h, 1), r"The cosine $h$ of two different unit vectors $u$ and $w$")
     p.equal(
         u - 2 * (u - w) * (1 - h) / (2 - 2 * h),
         w,
-        r"The reflection $F = I - 2 y y^\top / \|y\|^2$ along $y = u - w$ takes $u$ to $w$; with $h = u \cdot w$, "
-        r"$y \cdot u = 1 - h$ and $\|y\|^2 = 2 - 2 h$",
-        shown=r"F u = u - \frac{2 (1 - h)}{2 - 2 h} (u - w)",
+        r"A reflection along their difference takes $u$ to $w$: its product with $u$ and its squared length stand here",
     )
+    swaps = p.steps[-1].relation
+    p.let(y_row * y, n, "The squared length of any vector")
+    p.by(Fact.POSITIVE, sp.Gt(n, 0), "It is not zero")
+    mirror = 1 - 2 * y * y_row / n
+    p.equal(mirror * mirror, 1, "A reflection is its own inverse, so it takes $w$ to $u$ as well")
+    p.let(F * F, 1, "So much for reflections")
+    A = closed_forms.transition(sp.Matrix([[key_row]]), sp.Matrix([[x]]), beta, alpha)[0, 0]
     p.equal(
-        1 - 4 * P / n + 4 * P * n / n**2,
-        1,
-        r"It is symmetric and its own inverse, so $F w = u$, and it keeps inner products; with $P = y y^\top$, "
-        r"$n = \|y\|^2$, $P^2 = n P$",
-        shown=r"F F = I - \frac{4}{n} P + \frac{4}{n^2} P^2",
-        shown_right="I",
+        F * A * F,
+        alpha * (1 - beta * (F * x) * (key_row * F)),
+        "Between two reflections a transition is that of the reflected token, with the same gates and cosine",
     )
-    for size in (2, 3):
-        y, k, q = (vector(name, size) for name in "ykq")
-        x, n = k + lam * q, dot(y, y)
-        F = _reflection_by_square(y)
-        p.equal(
-            F * closed_forms.transition(k, x, beta, alpha) * F,
-            alpha * (n**2 * sp.eye(size) - beta * (F * x) * (F * k).T),
-            r"So $F A F$ is the transition of the token $F k$, $F q$, allowed too: it has the same gates and the same "
-            rf"$k \cdot q$. With all entries, $d = {size}$",
-            shown=r"F A F",
-            shown_right=r"\alpha (I - \beta (F k + \lambda F q) (F k)^\top)",
-        )
+    return [swaps, p.steps[-1].relation]
 
 
-def _reflection_by_square(y: sp.MatrixBase) -> sp.Matrix:
-    """||y||^2 F = ||y||^2 I - 2 y y^T, a polynomial in y."""
-    return dot(y, y) * sp.eye(y.rows) - 2 * y * y.T
-
-
-def _cycle(p: Derivation) -> None:
-    """The two tokens grow by s each: in coordinates with w = e_1, u in a plane with it, and any A with A w = s u."""
-    s, m = sp.Symbol("s", positive=True), sp.Symbol("m", real=True)
-    for size in (2, 3):
-        w = sp.eye(size)[:, 0]
-        # Every unit vector of the plane but -w, where y is along w, is that for a slope m; times 1 + m^2.
-        u = sp.Matrix([1 - m**2, 2 * m, *[0] * (size - 2)])
-        size_u = 1 + m**2
-        rest = sp.Matrix(size, size - 1, sp.symbols(f"A_1:{size * (size - 1) + 1}", real=True))
-        A, y = sp.Matrix.hstack(s * u, size_u * rest), u - size_u * w
-        F = _reflection_by_square(y)
-        p.equal(
-            F * A * F * A * w,
-            (size_u * dot(y, y)) ** 2 * s**2 * w,
-            rf"These two tokens one after the other, for any $A$ with $A w = s u$; with all entries, $d = {size}$",
-            shown=r"F A F (A w) = s\, F A (F u) = s\, F (A w) = s^2 F u",
-            shown_right="s^2 w",
-        )
-    p.by(Fact.GROWTH, r"s \le \rho(F A F A)^{1/2} \le \mathrm{JSR} \le \max \|A\| = s", "Both bounds meet")
-
-
-def _corner(p: Derivation) -> None:
-    """The largest norm rises in every gate."""
-    f0, f1, share, m, M = sp.Symbol("f_0"), sp.Symbol("f_1"), sp.Symbol(r"\theta"), sp.Symbol("m"), sp.Symbol("M")
+def _cycle(p: Derivation, relations: list[sp.Basic]) -> None:
+    """The token of the largest norm and its reflection grow by it each."""
+    u, w, F = sp.symbols("u w F", commutative=False)
+    p.by(Fact.COMPACT, sp.Ge(most, 0), r"Let $A$ be a transition of the largest norm")
     p.by(
-        Fact.CONVEX,
-        r"N(\beta, m) = \max_{q, k} \|I - \beta k k^\top - m\, q k^\top\|, \quad m = \beta \lambda",
-        r"Here for one step without decay",
+        Fact.SINGULAR_VECTORS,
+        sp.Eq(step * w, most * u),
+        r"For equal $u$ and $w$ its spectral radius is its norm already",
     )
-    rest, rise = p.room(1 - share), p.room(f1 - f0)
-    p.nonnegative(
-        f1 - ((1 - share) * f0 + share * f1),
-        rest * rise,
-        r"$N$ does not fall as $\beta$ rises: on the segment from $(0, 0)$ to $(\beta, m)$ it lies below its chord, "
-        r"$f_0 = N(0, 0) = 1$, $f_1 = N(\beta, m) \ge 1$ by claim G3, $0 \le \theta \le 1$",
-    )
-    p.equal(
-        [(1 + share) / 2 * m + (1 - share) / 2 * -m, (1 + share) / 2 * M + (1 - share) / 2 * M],
-        [share * m, M],
-        r"Nor as $\lambda$ does: $-q$ is as good as $q$, so $N(\beta, -m) = N(\beta, m) = M$, and "
-        r"$N(\beta, \theta m) \le \tfrac{1 + \theta}{2} N(\beta, m) + \tfrac{1 - \theta}{2} N(\beta, -m)$",
-        shown=r"\tfrac{1 + \theta}{2} m - \tfrac{1 - \theta}{2} m = \theta m, \quad "
-        r"\tfrac{1 + \theta}{2} M + \tfrac{1 - \theta}{2} M",
-        shown_right="M",
-    )
+    p.let(step * w, most * u, "So let them differ")
+    p.let(F * u, w, "And let $F$ be the reflection")
+    p.let(F * w, u, "In both directions")
+    p.equal(F * step * F * step * w, most**2 * w, "Both tokens, one after the other")
+    p.by(Fact.GROWTH, sp.Ge(jsr, most), "The growth of this cycle", using=(*relations, p.steps[-1].relation))
+    p.by(Fact.GROWTH, sp.Le(jsr, most), "And that of any product")
+    p.squeeze(jsr, most, "The two bounds meet")
 
 
 def _crossed(p: Derivation) -> None:
-    """The corner (alpha_max, b, L) where the worst angle of G7 is one."""
-    worst, more, less = closed_forms.worst_cosine(b, L), p.room(b - 1), p.room(1 - b)
-    largest = closed_forms.largest_norm(a_max, b, L)
-    p.uses(
-        "G7",
-        rf"\|A\| \le {tex(largest)}, \text{{ reached at }} c = {tex(worst)}",
-        "so at the corner, for $b < 2$, where that is a cosine",
-    )
-    room = p.room(2 - b, positive=True)
-    p.nonnegative(
-        1 - worst,
-        p.room(2 - b - L * (b - 1), positive=True) / room,
-        r"It is below $1$ where $L (b - 1) < 2 - b$",
-        shown="1 - c",
-        strict=True,
-    )
-    p.nonnegative(1 + worst, (b + p.room(2 - L) * less) / room, r"And never below $-1$: for $b \le 1$", shown="1 + c")
-    p.nonnegative(1 + worst, (p.room(2 - b) + L * more) / room, r"And for $b \ge 1$", shown="1 + c")
+    """The corner where the worst angle of G7 is one."""
+    worst, top = closed_forms.worst_cosine(b, L), closed_forms.largest_norm(1, b, L)
+    room, more = p.room(2 - b, positive=True), p.room(2 - L)
+    p.uses(g7(), 1, "at the corner, over all angles", at={**_UNIT, norm: corner})
+    p.uses(g7(), 3, "at the worst angle", at={**_UNIT, c: worst, norm: sp.Symbol(r"\|A_*\|", real=True)})
+    reached = p.steps[-1].relation
+    p.at_least(1, worst, p.room(2 - b - L * (b - 1), positive=True) / room, "Its cosine is one", strict=True)
+    p.at_least(worst, -1, (more * room + L * b) / (2 * room), "From below too")
+    below = p.steps[-1].relation
+    p.by(Fact.COMPACT, sp.Ge(corner, top), "That angle is one of them", using=(reached, worst < 1, below))
+    p.squeeze(corner, top, "So this is the largest")
+    p.states(1, "With decay", through=(sp.Eq(most, a_max * corner), p.steps[-1].relation))
 
 
 def _aligned(p: Derivation) -> None:
-    """The corner where it would exceed 1: q = k is the worst."""
-    e, same = sp.Symbol("e", nonnegative=True), p.room(1 - c)
+    """The corner where its cosine would exceed 1: q = k is the worst."""
     R = closed_forms.aligned_norm(1, b, L)
-    a = closed_forms.unit_alignment(L, c)
-    total = closed_forms.singular_square_sum(b, a, 1, 1 + 2 * L * c + L**2)
-    product = closed_forms.singular_product(b, a) ** 2
-    gap = b**2 * L * (1 - c) * (2 * e * (1 + e + L) + L * (1 - c))
-    strength = (2 + L + e) / (1 + L)
-    p.equal(
-        (R - 1).subs(b, strength),
-        e + L,
-        r"Elsewhere $e = L (b - 1) - (2 - b) \ge 0$, and $R = b (1 + L) - 1$ is at least $1$, so at least $s_-$",
-        shown="R - 1",
-        shown_right="e + L",
+    unit = {**_UNIT, a: closed_forms.alignment(L, c), xnorm: sp.sqrt(1 + 2 * L * c + L**2)}
+    for index in (0, 1, 7):
+        p.uses(g3(), index, "at the corner", at=unit)
+    total, product, inside = (s.relation for s in p.steps[-3:])
+    p.by(Fact.CAUCHY_SCHWARZ, sp.Le(c, 1), "A cosine")
+    e, same, feedback = p.room(L * (b - 1) - (2 - b)), p.room(1 - c), p.room(L, positive=True)
+    p.at_least(R, 1, e + feedback, "Here this exceeds one", strict=True)
+    p.at_least(R**2, 1, p.room(R - 1, positive=True) * (e + feedback + 2), "And so does its square", strict=True)
+    p.at_least(
+        R**2,
+        smaller**2,
+        p.room(R**2 - 1, positive=True) + p.room(1 - smaller**2),
+        "So it exceeds the smaller singular value",
+        strict=True,
     )
-    p.equal(
-        (R**4 - total * R**2 + product).subs(b, strength),
-        gap.subs(b, strength),
-        r"By claim G3 for unit vectors, $b = (2 + L + e) / (1 + L)$",
-        shown=r"(R^2 - s_+^2)(R^2 - s_-^2)",
-        shown_right=r"b^2 L (1 - c) \left(2 e (1 + e + L) + L (1 - c)\right)",
+    above = p.steps[-1].relation
+    p.at_least(
+        R**4 - total.rhs * R**2 + product.rhs,
+        0,
+        b**2 * feedback * same * (2 * e * (1 + e + feedback) + feedback * same),
+        "By their sum and product this is the product of its squared distances from both",
     )
-    p.nonnegative(
-        gap,
-        b**2 * L * same * (2 * e * (1 + e + L) + L * same),
-        r"So $s_+ \le R$ ($R = 1$ leaves $L = 0$, where claim G13 says the same)",
-        shown=r"(R^2 - s_+^2)(R^2 - s_-^2)",
-    )
-    p.equal(
-        sp.Abs(closed_forms.error_factor(strength, closed_forms.unit_alignment(L, 1))),
-        R.subs(b, strength),
-        r"Reached at $q = k$: by claim G3 the singular values there are $1$ and this one",
-        shown=r"|1 - b (1 + L)|",
-        shown_right="R",
-    )
+    distances = p.steps[-1].relation
+    p.by(Fact.PRODUCT, sp.Le(larger**2, R**2), "So the larger one", using=(total, product, distances, above, inside))
+    p.at_least(R, 0, p.room(R - 1, positive=True) + 1, "It is not negative")
+    p.at_least(R, larger, p.room(R**2 - larger**2), "So the larger one is no larger", squared=True)
+    p.by(Fact.COMPACT, sp.Le(corner, R), "For every angle, and so for the worst", using=(sp.Le(larger, R),))
+    turned = -closed_forms.error_factor(b, closed_forms.alignment(L, 1))
+    p.by(Fact.COMPACT, sp.Ge(corner, turned), "The size of an eigenvalue at a key that is its query, by claim G1")
+    p.equal(turned, R, "Which is the same")
+    p.at_least(corner, R, p.room(corner - turned), "So it is reached")
+    p.squeeze(corner, R, "The two bounds meet")
+    p.states(2, "With decay", through=(sp.Eq(most, a_max * corner), p.steps[-1].relation))

@@ -59,9 +59,9 @@ def tracking_bound(rho: Number, drift: Number, e0: Number, t: Number) -> sp.Expr
     return sp.sympify(rho**t * e0 + rho * drift * (1 - rho**t) / (1 - rho))
 
 
-def unit_alignment(lam: Number, c: Number) -> sp.Expr:
-    """Return a = 1 + lam c for unit k and q with k.q = c: claim G6."""
-    return sp.sympify(1 + lam * c)
+def alignment(lam: Number, c: Number, kappa: Number = 1, size: Number = 1) -> sp.Expr:
+    """Return a = k.x = kappa^2 + lam kappa size c for kappa = ||k||, size = ||q||, c their cosine: claim G6."""
+    return sp.sympify(kappa**2 + lam * kappa * size * c)
 
 
 def norm_envelope(alpha: Number, lam: Number) -> sp.Expr:
@@ -69,13 +69,16 @@ def norm_envelope(alpha: Number, lam: Number) -> sp.Expr:
     return sp.sympify(alpha) * sp.sqrt(1 + lam**2)
 
 
-def largest_norm(alpha: Number, beta: Number, lam: Number) -> sp.Expr:
-    """Return alpha sqrt(1 + lam^2 beta / (2 - beta)), the largest ||A|| over unit q, k at the worst angle: claim G7."""
-    return sp.sympify(alpha) * sp.sqrt(1 + lam**2 * beta / (2 - beta))
+def largest_norm(alpha: Number, beta: Number, lam: Number, kappa: Number = 1, size: Number = 1) -> sp.Expr:
+    """Return alpha sqrt(1 + lam^2 size^2 beta / (2 - beta kappa^2)), ||A|| at the worst angle: claim G7.
+
+    kappa = ||k||, size = ||q||. It is the largest over unit k, q, and so over k, q that are no longer.
+    """
+    return sp.sympify(alpha) * sp.sqrt(1 + lam**2 * size**2 * beta / (2 - beta * kappa**2))
 
 
 def worst_cosine(beta: Number, lam: Number) -> sp.Expr:
-    """Return lam (beta - 1) / (2 - beta), the cosine of the worst angle, where it is one: claim G7."""
+    """Return lam (beta - 1) / (2 - beta), the cosine of the worst angle of unit k, q, where it is one: claim G7."""
     return sp.sympify(lam * (beta - 1) / (2 - beta))
 
 

@@ -2,180 +2,231 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import sympy as sp
 
 from . import closed_forms
-from .notation import UNIT, L, a_max, alpha, beta, c, dot, lam, tex, vector, z
-from .proof import Derivation, Fact, Proof
-from .spectrum import TRANSITION, characteristic
+from .claim import Claim, Conclusion
+from .dense import MEASURES, Tokens
+from .engine import Derivation
+from .notation import (
+    BETA_HIGH,
+    BETA_LOW,
+    DECAY,
+    PLANE,
+    SHORT_KEY,
+    SHORT_QUERY,
+    L,
+    a_max,
+    across,
+    along,
+    alpha,
+    beta,
+    c,
+    kappa,
+    lam,
+    norm,
+    qnorm,
+)
+from .proof import Fact, Proof
+from .spectrum import TRANSITION, g3
+
+jsr = sp.Symbol(r"\mathrm{JSR}", real=True)
+GENTLE = sp.Lt(beta * kappa**2, 2)
+FEEDBACK, FEEDBACK_HIGH, DECAY_HIGH = sp.Ge(lam, 0), sp.Le(lam, L), sp.Le(alpha, a_max)
+TOKENS = (SHORT_KEY, SHORT_QUERY, BETA_LOW, BETA_HIGH, FEEDBACK, FEEDBACK_HIGH, DECAY, DECAY_HIGH)
+
+
+def g7() -> Claim:
+    """How much one token can expand a memory."""
+    sharp = closed_forms.largest_norm(alpha, beta, lam, kappa, qnorm)
+    unit = (sp.Eq(kappa, 1), sp.Eq(qnorm, 1))
+    step = (PLANE, DECAY, BETA_LOW)
+    worst = closed_forms.worst_cosine(beta, lam)
+    return Claim(
+        "G7",
+        "Norm envelope",
+        rf"<0>, hence <1>, and <2>. Both are sharp: the first is reached at the worst angle, <3>, and the envelope at "
+        rf"<4>. $A$ is {TRANSITION.removeprefix('of ')}, and $c$ is the cosine of $k$ and $q$.",
+        (
+            Conclusion(sp.Le(norm, sharp), (*step, GENTLE)),
+            Conclusion(
+                sp.Le(norm, closed_forms.largest_norm(alpha, beta, lam)),
+                (*step, SHORT_KEY, SHORT_QUERY, sp.Lt(beta, 2)),
+            ),
+            Conclusion(sp.Le(norm, closed_forms.norm_envelope(alpha, lam)), (*step, SHORT_KEY, SHORT_QUERY, BETA_HIGH)),
+            Conclusion(
+                sp.Eq(norm, closed_forms.largest_norm(alpha, beta, lam)),
+                (*step, sp.Lt(beta, 2), *unit, sp.Eq(c, worst)),
+            ),
+            Conclusion(
+                sp.Eq(norm, closed_forms.norm_envelope(alpha, lam)),
+                (PLANE, DECAY, *unit, sp.Eq(beta, 1), sp.Eq(c, 0)),
+            ),
+        ),
+        "any dimension from two on, by inner products",
+        MEASURES,
+    )
 
 
 def norm_envelope() -> Proof:
     """||A|| <= alpha sqrt(1 + lam^2 beta / (2 - beta)) <= alpha sqrt(1 + lam^2), bounds that are reached (claim G7)."""
-    largest, envelope = closed_forms.largest_norm(1, beta, lam), closed_forms.norm_envelope(1, lam)
-    p = Derivation(
-        "G7",
-        "Norm envelope",
-        rf"$\|A\| \le {tex(closed_forms.largest_norm(alpha, beta, lam))}$ for every $\beta < 2$, with equality if "
-        rf"and only if $c = {tex(closed_forms.worst_cosine(beta, lam))}$ or $\beta \lambda = 0$. For $\beta \le 1$ "
-        rf"hence $\|A\| \le {tex(closed_forms.norm_envelope(alpha, lam))}$, with equality for "
-        rf"$\lambda > 0$ only at $\beta = 1$, $q \perp k$; {TRANSITION}.",
-        hypotheses=(UNIT + r", $c = k \cdot q$", r"$\beta \in [0, 2)$", r"$\alpha > 0$", r"$\lambda \ge 0$"),
-        dimension="any d >= 2; the two lengths written out for d = 2, 3",
+    p = Derivation(g7())
+    sharp, largest = p.claim.conclusions[0].relation.rhs, p.claim.conclusions[1].relation.rhs
+    envelope = p.claim.conclusions[2].relation.rhs
+    n, r = sp.symbols("n r", real=True)
+    p.by(
+        Fact.PLANE, sp.Eq(along, kappa + lam * qnorm * c), "Here the mixed direction has these parts, one along the key"
     )
-    n, r = _lengths(p)
+    p.by(Fact.PLANE, sp.Eq(across, lam * qnorm * sp.sqrt(1 - c**2)), "And one across it")
+    p.uses(g3(), 2, "the norm in closed form")
+    p.let(n, sp.sqrt(along**2 + across**2), "The length of the mixed direction")
+    p.let(r, closed_forms.sides(beta, kappa, along, across)[1], "The other side of the triangle")
+    p.equal(norm, alpha * (r + beta * kappa * n) / 2, "The norm is their mean, weighed")
+    mean = p.steps[-1].relation
     p.equal(
-        (beta * _square_n() + _square_r() / (2 - beta)) / 2,
-        largest**2,
-        r"Weighed like this the two squares no longer depend on the angle",
-        shown=r"\tfrac{1}{2} \left(\beta n^2 + \frac{r^2}{2 - \beta}\right)",
+        (beta * n**2 + r**2 / p.room(2 - beta * kappa**2, positive=True)) / 2,
+        closed_forms.largest_norm(1, beta, lam, kappa, qnorm) ** 2,
+        "With these weights the squares no longer depend on the angle",
     )
-    room, gap = p.room(2 - beta, positive=True), p.room((2 - beta) * n - r, real=True)
-    p.nonnegative(
-        (beta * n**2 + r**2 / (2 - beta)) / 2 - ((r + beta * n) / 2) ** 2,
-        beta * gap**2 / (4 * room),
-        "And $s_+^2 = (r + \\beta n)^2 / 4$ is never above that",
-        shown=rf"{tex(largest**2)} - s_+^2",
-    )
-    p.equal(
-        (2 - beta) ** 2 * _square_n() - _square_r(),
-        4 * lam * (2 - beta) * (c - closed_forms.worst_cosine(beta, lam)),
-        "And equal to it where $(2 - \\beta) n = r$, so where the squares agree, unless $\\beta = 0$",
-        shown=r"(2 - \beta)^2 n^2 - r^2",
-    )
-    _up_to_one(p, envelope)
+    _first_bound(p, sharp, n, r)
+    _in_the_ball(p, sharp, largest, envelope)
+    worst = p.claim.conclusions[3].given[4:]
+    p.states(3, "The worst angle", at=worst, room=p.room(2 - beta, positive=True), through=(mean,))
+    p.states(4, "The envelope is reached by orthogonal vectors", at=p.claim.conclusions[4].given[2:])
     return p.proof()
 
 
-def _square_n() -> sp.Expr:
-    """n^2 = ||x||^2 for unit vectors."""
-    return 1 + 2 * lam * c + lam**2
+def _first_bound(p: Derivation, sharp: sp.Expr, n: sp.Symbol, r: sp.Symbol) -> None:
+    room = p.room(2 - beta * kappa**2, positive=True)
+    p.at_least((sharp / alpha) ** 2, 0, 1 + (lam * qnorm) ** 2 * beta / room, "What stands below the root")
+    gap = alpha**2 * beta * ((2 - beta * kappa**2) * n - kappa * r) ** 2 / (4 * room)
+    p.states(0, "So the norm, a sum of the two, is never above it", gap, squared=True)
 
 
-def _square_r() -> sp.Expr:
-    """r^2 = ||2 k - beta x||^2 for unit vectors."""
-    return 4 - 4 * beta * closed_forms.unit_alignment(lam, c) + beta**2 * _square_n()
-
-
-def _lengths(p: Derivation) -> tuple[sp.Symbol, sp.Symbol]:
-    """State the two lengths whose half sum is s+; returns n = ||x|| and r = ||2 k - beta x||."""
-    n, r = sp.symbols("n r", nonnegative=True)
-    p.uses(
-        "G3",
-        r"s_+ = \|A\| / \alpha = \tfrac{1}{2} (r + \beta n), \quad r = \|2 k - \beta x\|,\ n = \|x\|",
-        "for unit $k$",
+def _in_the_ball(p: Derivation, sharp: sp.Expr, largest: sp.Expr, envelope: sp.Expr) -> None:
+    """From the bound for these lengths to that for unit vectors, and from this beta to beta = 1."""
+    room, key, query = p.room(2 - beta, positive=True), p.room(1 - kappa), p.room(1 - qnorm)
+    gentle = room + beta * key * (1 + kappa)
+    p.at_least(2, beta * kappa**2, gentle, "Keys in the unit ball are gentle enough", strict=True)
+    p.at_least((largest / alpha) ** 2, 0, 1 + lam**2 * beta / room, "What stands below the root for unit vectors")
+    p.at_least(
+        largest,
+        sharp,
+        alpha**2 * lam**2 * beta * (query * (1 + qnorm) * room + beta * key * (1 + kappa)) / (room * gentle),
+        "Shorter vectors are never worse",
+        squared=True,
     )
-    kk, kq, qq = sp.symbols(r"\|k\|^2 k\cdot{q} \|q\|^2")
-    squares = lambda kk, kq, qq: [
-        kk + 2 * lam * kq + lam**2 * qq,
-        4 * kk - 4 * beta * (kk + lam * kq) + beta**2 * (kk + 2 * lam * kq + lam**2 * qq),
-    ]
-    p.equal(
-        [y.subs({kk: 1, kq: c, qq: 1}) for y in squares(kk, kq, qq)],
-        [_square_n(), _square_r()],
-        "For unit vectors, by bilinearity",
-        shown=rf"n^2 = {tex(_square_n())}, \quad r^2",
-        shown_right=r"4 - 4 \beta (1 + \lambda c) + \beta^2 n^2",
-    )
-    for size in (2, 3):
-        key, query = vector("k", size), vector("q", size)
-        x = key + lam * query
-        p.equal(
-            [dot(y, y) for y in (x, 2 * key - beta * x)],
-            squares(dot(key, key), dot(key, query), dot(query, query)),
-            f"The same with all entries and any lengths, $d = {size}$",
-            shown=r"n^2 = \|k\|^2 + 2 \lambda k \cdot q + \lambda^2 \|q\|^2, \quad r^2",
-            shown_right=r"4 \|k\|^2 - 4 \beta (\|k\|^2 + \lambda k \cdot q) + \beta^2 n^2",
-        )
-    return n, r
+    p.chain(norm, sharp, largest, reason="So for all of them", without=(GENTLE,))
+    p.at_least(2, beta, 1 + p.room(1 - beta), "Now let the strength be at most one", strict=True)
+    p.at_least(envelope, largest, 2 * alpha**2 * lam**2 * p.room(1 - beta) / room, "It is the worst", squared=True)
+    p.chain(norm, largest, envelope, reason="So for all of them", without=(sp.Lt(beta, 2),))
 
 
-def _up_to_one(p: Derivation, envelope: sp.Expr) -> None:
-    """From the bound for each beta to the one for all beta <= 1."""
-    strength, feedback = p.room(1 - beta), p.room(1 - lam)
-    p.nonnegative(
-        1 - closed_forms.worst_cosine(beta, lam) ** 2,
-        (1 + strength * (1 + lam)) * (1 + strength * feedback) / p.room(2 - beta, positive=True) ** 2,
-        r"There is such an angle whenever $\beta, \lambda \le 1$, so the bound is the maximum over unit $q, k$",
-        shown=r"1 - c^2",
+def g8() -> Claim:
+    """The fastest growth that such tokens allow."""
+    radius = closed_forms.norm_envelope(a_max, L)
+    first, second = sp.symbols("a_1 a_2", real=True)
+    return Claim(
+        "G8",
+        "Joint spectral radius",
+        rf"<0> over all sequences of such tokens. A cycle of two reaches it whose alignments are <1> and <2> at full "
+        rf"strength, where the mixed error contracts to nothing at once; {TRANSITION.removeprefix('of the ')}.",
+        (
+            Conclusion(sp.Eq(jsr, radius), (PLANE, *TOKENS)),
+            Conclusion(sp.Eq(first, 1)),
+            Conclusion(sp.Eq(second, 1)),
+        ),
+        "any dimension from two on, by a cycle in a plane",
+        MEASURES | {jsr: _fastest_growth, first: _alignment(0), second: _alignment(1)},
     )
-    p.nonnegative(
-        envelope**2 - closed_forms.largest_norm(1, beta, lam) ** 2,
-        2 * lam**2 * strength / p.room(2 - beta, positive=True),
-        r"For $\beta \le 1$ it is at most the envelope, and below it for $\beta < 1$, $\lambda > 0$",
-        shown=rf"{tex(envelope**2)} - \left({tex(closed_forms.largest_norm(1, beta, lam) ** 2)}\right)",
-    )
-    p.equal(
-        closed_forms.operator_norm(alpha, 1, 1, 1, lam),
-        closed_forms.norm_envelope(alpha, lam),
-        r"Reached at $\beta = 1$, $q \perp k$: $x_\parallel = 1$, $x_\perp = \lambda$",
-        shown=r"\|A\|",
-    )
+
+
+def _fastest_growth(t: Tokens) -> float:
+    """The joint spectral radius of the box that these tokens span, by trial: the token of the largest norm on a grid.
+
+    With its mirror image it makes a cycle of two, whose growth is measured; lengths and strength are one at least.
+    """
+    size = [max(1.0, np.linalg.norm(y, axis=-1).max()) for y in (t.k, t.q)]
+    angles = np.linspace(0, np.pi, 181) if t.d > 1 else np.array([0, np.pi])
+    betas = np.unique([min(0.0, t.beta.min()), 0.25, 0.5, 0.75, 1.0, max(1.0, t.beta.max())])
+    lams = np.unique([min(0.0, t.lam.min()), t.numbers["L"], max(t.numbers["L"], t.lam.max())])
+    beta, lam, angle = (y.ravel() for y in np.meshgrid(betas, lams, angles))
+    x = np.stack([size[0] + lam * size[1] * np.cos(angle), lam * size[1] * np.sin(angle)], -1)
+    steps = np.eye(2) - (beta * size[0])[:, None, None] * x[:, :, None] * np.array([1.0, 0.0])
+    decay = max(t.numbers["a_max"], np.abs(t.alpha).max())
+    if t.d == 1:
+        return float(decay * np.abs(steps[:, 0, 0]).max())
+    A = steps[np.linalg.norm(steps, 2, axis=(-2, -1)).argmax()]
+    left, _, right = np.linalg.svd(A)
+    y = left[:, 0] - right[0]
+    mirror = np.eye(2) - 2 * np.outer(y, y) / max(y @ y, 1e-300)
+    return float(decay * np.sqrt(np.abs(np.linalg.eigvals(mirror @ A @ mirror @ A)).max()))
+
+
+def _alignment(index: int) -> Callable[[Tokens], float]:
+    """The alignment of a token of the cycle, at full feedback."""
+
+    def measure(t: Tokens) -> float:
+        k, q = (np.array(y, dtype=float)[:, 0] for y in closed_forms.cycle_tokens(sp.Float(t.numbers["L"]))[index])
+        return float(k @ (k + t.numbers["L"] * q))
+
+    return measure
 
 
 def joint_spectral_radius() -> Proof:
     """JSR = a_max sqrt(1 + L^2), reached by a cycle of two tokens that contract the error perfectly (claim G8)."""
-    radius = closed_forms.norm_envelope(a_max, L)
-    p = Derivation(
-        "G8",
-        "Joint spectral radius",
-        rf"Over all sequences of such tokens $\mathrm{{JSR}} = {tex(radius)}$: along a cycle of two tokens with "
-        rf"$\beta a = 1$ at both, where the mixed error contracts to $0$ at once, the memory grows by this factor per "
-        rf"token; {TRANSITION}.",
-        hypotheses=(UNIT, r"$\beta \in [0, 1]$", r"$\lambda \in [0, L]$", r"$\alpha \in [0, \alpha_{\max}]$"),
-        dimension="any d >= 2, by a cycle in a plane; written out for d = 2, 3",
+    p = Derivation(g8())
+    top = closed_forms.norm_envelope(a_max, L)
+    within_the_ranges(p)
+    p.by(Fact.GROWTH, sp.Le(jsr, top), "From above", using=(sp.Le(norm, top),))
+    product, relations = cycle(p)
+    both = sp.Symbol(r"\rho(A_{1} A_{2})", real=True)
+    p.equal(sp.Determinant(product), 0, "One eigenvalue of the two steps in the plane is zero")
+    p.by(
+        Fact.ROOTS,
+        sp.Eq(both, sp.Trace(product)),
+        "The other is their trace, and beyond the plane there is nothing larger",
+        using=(PLANE, p.steps[-1].relation),
     )
-    p.uses("G7", r"\|A\| \le \alpha \sqrt{1 + \lambda^2}", "for every such token")
-    p.nonnegative(
-        radius**2 - closed_forms.norm_envelope(alpha, lam) ** 2,
-        p.room(a_max - alpha) * (a_max + alpha) * (1 + L**2) + alpha**2 * p.room(L - lam) * (L + lam),
-        r"The bound is largest at the ends of the ranges (at $\alpha = 0$ there is nothing to show)",
-    )
-    p.by(Fact.GROWTH, rf"\mathrm{{JSR}} \le {tex(radius)}", "The upper bound")
-    A1, A2 = _cycle(p)
-    product = A1 * A2 * a_max**2
-    p.equal(product.det(), 0, r"One eigenvalue of the product is $0$", shown=r"\det(A_1 A_2)")
-    p.equal(product.trace(), radius**2, "So the other is its trace", shown=r"\mathrm{tr}(A_1 A_2)")
-    wide = sp.diag(A1 * A2, 1)
-    p.equal(
-        characteristic(wide),
-        z * (z - 1) * (z - (1 + L**2)),
-        r"In $d = 3$, $\alpha = 1$: $1$ beyond the plane",
-        shown=r"\det(z I - A_1 A_2)",
-    )
-    p.by(Fact.GROWTH, r"\mathrm{JSR} \ge \rho(A_1 A_2)^{1/2}", "The lower bound")
-    p.equal(sp.sqrt(sp.factor(product.trace())), radius, "And the two bounds meet", shown=r"\rho(A_1 A_2)^{1/2}")
+    p.equal(both, top**2, "In closed form")
+    using = (*relations, p.steps[-1].relation, sp.Ge(a_max, 0), sp.Ge(L, 0))
+    p.by(Fact.GROWTH, sp.Ge(jsr, top), "From below, since both tokens are allowed", using=using)
+    p.squeeze(jsr, top, "The two bounds meet")
     return p.proof()
 
 
-def _cycle(p: Derivation) -> tuple[sp.Matrix, sp.Matrix]:
-    """Check what is said of the two tokens, and return their transitions without decay."""
-    tokens = closed_forms.cycle_tokens(L)
-    (k1, q1), (k2, q2) = tokens
-    p.equal(
-        [dot(y, y) for y in (k1, q1, k2, q2)],
-        [1, 1, 1, 1],
-        "Four unit vectors in a plane",
-        shown=rf"k_1 = {tex(k1)}, q_1 = {tex(q1)}, k_2 = {tex(k2)}, q_2 = {tex(q2)}: \quad \|\cdot\|^2",
-        shown_right="1",
-    )
-    r = closed_forms.norm_envelope(1, L)
-    p.equal(r * q2, q1 - L * k1, "The second query", shown=r"\sqrt{1 + L^2}\, q_2", shown_right="q_1 - L k_1")
-    p.equal(
-        q2 - L * k2,
-        r * q1,
-        "And the second key are chosen for this",
-        shown="q_2 - L k_2",
-        shown_right=r"\sqrt{1 + L^2}\, q_1",
-    )
-    transitions = []
+def within_the_ranges(p: Derivation) -> None:
+    """||A|| <= a_max sqrt(1 + L^2), and that a_max and L are not negative."""
+    p.uses(g7(), 2, "for every such token")
+    single, top = closed_forms.norm_envelope(alpha, lam), closed_forms.norm_envelope(a_max, L)
+    slower, weaker = p.room(a_max - alpha), p.room(L - lam)
+    p.at_least(a_max, 0, slower + alpha, "The range of the decay")
+    p.at_least(L, 0, weaker + lam, "And that of the feedback")
+    gap = slower * (a_max + alpha) * (1 + L**2) + alpha**2 * weaker * (L + lam)
+    p.at_least(top, single, gap, "The bound is largest at the ends of the ranges", squared=True)
+    p.chain(norm, single, top, reason="So for every token")
+
+
+def cycle(p: Derivation) -> tuple[sp.Basic, list[sp.Basic]]:
+    """Check what is said of the two tokens; returns A_1 A_2 and the relations that say that they are allowed."""
+    tokens, steps, relations = closed_forms.cycle_tokens(L), [], []
     for i, (k, q) in enumerate(tokens, 1):
-        x = k + L * q
-        p.equal(
-            closed_forms.error_factor(1, dot(k, x)),
-            0,
-            r"$\beta = 1$, $\lambda = L$ give $\beta a = 1$: the mixed error after the token is $0$",
-            shown=rf"1 - \beta_{i} a_{i}",
+        key, query = sp.MatrixSymbol(f"k_{i}", 2, 1), sp.MatrixSymbol(f"q_{i}", 2, 1)
+        p.let(key, k, "A key in the plane")
+        p.let(query, q, "And its query")
+        p.equal(sp.Tuple(sp.Trace(key * key.T), sp.Trace(query * query.T)), (1, 1), "Unit vectors")
+        relations.append(p.steps[-1].relation)
+        mixed, alignment = k + L * q, sp.Symbol(f"a_{i}", real=True)
+        p.let(alignment, sp.Trace(key * key.T + L * query * key.T), "The alignment at full feedback")
+        p.equal(alignment, 1, "At full strength the mixed error is gone after this token")
+        transition = sp.MatrixSymbol(f"A_{i}", 2, 2)
+        p.let(
+            transition,
+            closed_forms.transition(k, mixed, 1, a_max).applyfunc(sp.factor),
+            "The transition at full strength",
         )
-        transitions.append(closed_forms.transition(k, x, 1))
-    return transitions[0], transitions[1]
+        steps.append(transition)
+    return steps[0] * steps[1], relations

@@ -2,190 +2,216 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import sympy as sp
 
 from . import closed_forms
+from .claim import Claim, Conclusion
+from .dense import MEASURES, Tokens, length
+from .engine import Derivation
+from .envelope import TOKENS, g7, within_the_ranges
 from .mixed_error import RECURRENCE, stays_below
-from .notation import UNIT, L, a_max, across, along, alpha, beta, dot, kappa, lam, t, tex, vector
-from .proof import Derivation, Fact, Proof
-from .spectrum import TRANSITION
+from .notation import (
+    BETA_LOW,
+    DECAYS,
+    PLANE,
+    SHORT_KEY,
+    SHORT_QUERY,
+    L,
+    a_max,
+    alpha,
+    beta,
+    kappa,
+    lam,
+    norm,
+    t,
+)
+from .proof import Fact, Proof
+from .spectrum import g3, larger
 
-gamma, b, s0, before = sp.symbols(r"\gamma b \|S_{0}\|_F \|S_{t-1}\|_F", nonnegative=True)
+gamma, b, part, write, delta = sp.symbols(r"\gamma b c_{n} w \delta", real=True)
+after, before, start, value = sp.symbols(r"\|S_{t}\|_F \|S_{t-1}\|_F \|S_{0}\|_F \|v\|", nonnegative=True)
+following = sp.Symbol("c_{n+1}", real=True)
+paid = sp.Symbol(r"\|A'\|", real=True)
+WRITES = sp.Le(beta * value, b)
+_TOP = closed_forms.norm_envelope(a_max, L)
+_RATE = sp.Ge(gamma, _TOP)
+_MEASURES = MEASURES | {
+    after: lambda tokens: np.linalg.norm(tokens.states[1:], axis=(-2, -1)),
+    start: lambda tokens: float(np.linalg.norm(tokens.S)),
+    value: lambda tokens: length(tokens.v),
+    t: lambda tokens: np.arange(1, len(tokens.k) + 1),
+    **{symbol: lambda tokens, name=name: tokens.numbers[name] for symbol, name in ((gamma, "gamma"), (b, "b"))},
+    **{symbol: lambda tokens, name=name: tokens.numbers[name] for symbol, name in ((part, "part"), (write, "write"))},
+}
+
+
+def g9() -> Claim:
+    """What decay makes of the memory, and what it may do without enough of it."""
+    given = (PLANE, *TOKENS, WRITES, _RATE)
+    limit = gamma**t * start + b / (1 - gamma)
+    return Claim(
+        "G9",
+        "Uniform bound on the memory",
+        rf"<0> and <1>. The threshold is sharp: along the two-token cycle of claim G8 the part $c_n$ of the memory "
+        rf"along one direction obeys <2> with $w$ what each cycle writes, so for positive $w$ it has no bound. "
+        rf"This is {RECURRENCE}.",
+        (
+            Conclusion(sp.Le(after, closed_forms.memory_bound(gamma, b, start, t)), (*given, sp.Ne(gamma, 1))),
+            Conclusion(sp.Le(after, limit), (*given, sp.Lt(gamma, 1))),
+            Conclusion(sp.Ge(following, part + write), (sp.Ge(part, 0), sp.Ge(_TOP, 1))),
+        ),
+        "any dimension from two on, any width of values",
+        _MEASURES | {following: _next_part},
+    )
+
+
+def _next_part(tokens: Tokens) -> float:
+    """(S u)_1 after two tokens of the cycle, when the memory was c_n u^T before and the second writes w along u."""
+    size = tokens.numbers["L"]
+    root = np.sqrt(1 + size**2)
+    (k1, q1), (k2, q2) = ([1, 0], [0, 1]), (np.array([-1, -size]) / root, np.array([-size, 1]) / root)
+    u = np.array([0, -1.0])
+    k, q = np.array([k1, k2], dtype=float), np.array([q1, q2], dtype=float)
+    seen = size / root
+    v = np.array([[0.0], [tokens.numbers["write"] / seen]])
+    gates = {"beta": np.ones(2), "lam": np.full(2, size), "alpha": np.full(2, tokens.numbers["a_max"])}
+    two = replace(tokens, k=k, q=q, v=v, S=tokens.numbers["part"] * u[None], **gates)
+    return float(two.states[-1][0] @ u)
 
 
 def memory_bound() -> Proof:
-    """The memory is bounded where gamma = a_max sqrt(1 + L^2) < 1, and need not be beyond (claim G9)."""
-    bound = closed_forms.memory_bound(gamma, b, s0, t)
-    p = Derivation(
-        "G9",
-        "Uniform bound on the memory",
-        rf"$\|S_t\|_F \le {tex(bound)} \le \gamma^t \|S_0\|_F + \frac{{b}}{{1 - \gamma}}$ for "
-        rf"$\gamma = {tex(closed_forms.norm_envelope(a_max, L))} < 1$; for $\gamma \ge 1$ there are inputs that "
-        rf"meet the other hypotheses along which $\|S_t\|_F$ has no bound. {RECURRENCE}.",
-        hypotheses=(
-            UNIT,
-            r"$\beta_t \in [0, 1]$",
-            r"$\lambda_t \in [0, L]$",
-            r"$\alpha_t \in [0, \alpha_{\max}]$",
-            r"$b = \sup_t \beta_t \|v_t\| < \infty$",
-        ),
-        dimension="any d >= 2 and any width of $v$",
-    )
-    for size in (2, 3):
-        v, k = vector("v", 2), vector("k", size)
-        p.equal(
-            ((v * k.T).T * (v * k.T)).trace(),
-            dot(v, v) * dot(k, k),
-            f"The size of a write, $d = {size}$, two values",
-            shown=r"\|v k^\top\|_F^2",
-            shown_right=r"\|v\|^2 \|k\|^2",
-        )
-    p.uses("G7", r"\|A_t\| \le \alpha_{\max} \sqrt{1 + L^2} = \gamma", "and the ranges of the gates")
+    """The memory is bounded where gamma >= a_max sqrt(1 + L^2) is below 1, and need not be beyond (claim G9)."""
+    p = Derivation(g9())
+    within_the_ranges(p)
+    p.chain(norm, _TOP, gamma, reason="The rate")
+    p.at_least(gamma, 0, p.room(gamma - _TOP) + p.room(a_max) * sp.sqrt(1 + L**2), "It is not negative")
+    _expansion(p)
     p.by(
-        Fact.SUBMULTIPLICATIVE,
-        r"\|S_t\|_F \le \|S_{t-1}\|_F \|A_t\| + \beta_t \|v_t\| \|k_t\| \le \gamma \|S_{t-1}\|_F + b",
-        "With the triangle inequality",
+        Fact.RANK_ONE, sp.Le(after, before * norm + beta * value * kappa), "With submultiplicativity", using=(BETA_LOW,)
     )
-    stays_below(p, bound, factor=gamma, gain=b, start=s0, before=before)
-    p.nonnegative(
-        s0 * gamma**t + b / (1 - gamma) - bound,
-        b * gamma**t / p.room(1 - gamma, positive=True),
-        "And is at most its limit form",
-        shown=r"\gamma^t \|S_0\|_F + \frac{b}{1 - \gamma} - B_t",
+    written = p.room(b - beta * value) + beta * value * p.room(1 - kappa)
+    p.at_least(
+        gamma * before + b,
+        after,
+        p.room(gamma - norm) * before + written + p.room(before * norm + beta * value * kappa - after),
+        "One token",
     )
+    bound = closed_forms.memory_bound(gamma, b, start, t)
+    stays_below(p, bound, factor=gamma, gain=b, start=start, before=before, after=after)
+    p.at_least(b, 0, p.room(b - beta * value) + beta * value, "What is written at most")
+    below = p.room(1 - gamma, positive=True)
+    limit = p.claim.conclusions[1].relation.rhs
+    p.at_least(limit, bound, p.room(b) * p.room(gamma) ** t / below, "The bound is at most its limit form")
+    p.chain(after, bound, limit, reason="So is the memory", without=(sp.Ne(gamma, 1),))
     _unbounded(p)
     return p.proof()
 
 
+def _expansion(p: Derivation) -> None:
+    """What the memory is after any number of tokens, by induction: the decayed first one, and every write since."""
+    names = r"S_{t-1} S_{0} P_{t-1} W_{t-1} A_{t} v_{t} k_{t}^{\top}"
+    state, first, product, writes, step, v, k = sp.symbols(names, commutative=False)
+    form = sp.Eq(state, first * product + writes)
+    p.suppose(
+        form,
+        r"Suppose that before a token the memory is the first one times the product $P$ of all transitions, and the "
+        r"writes so far, each times the transitions after it",
+    )
+    p.equal(
+        (first * product + writes) * step + beta * v * k,
+        first * (product * step) + (writes * step + beta * v * k),
+        "Then so it is after the token: the product has one more factor, and so has every write but the new one",
+    )
+
+
 def _unbounded(p: Derivation) -> None:
     (k1, q1), (k2, q2) = closed_forms.cycle_tokens(L)
-    M = closed_forms.transition(k1, k1 + L * q1, 1) * closed_forms.transition(k2, k2 + L * q2, 1)
+    two = sp.MatrixSymbol("A_{12}", 2, 2)
+    steps = [closed_forms.transition(k, k + L * q, 1, a_max) for k, q in ((k1, q1), (k2, q2))]
     u = sp.Matrix([0, -1])
+    p.let(
+        two,
+        (steps[0] * steps[1]).applyfunc(sp.factor),
+        "Both steps of the cycle, at full strength and the largest gates",
+    )
+    p.equal(two * u, _TOP**2 * u, "This direction is kept")
     p.equal(
-        a_max**2 * M * u,
-        closed_forms.norm_envelope(a_max, L) ** 2 * u,
-        rf"Along the two-token cycle of claim G8, $\beta = 1$, $\lambda = L$, $\alpha = \alpha_{{\max}}$, the "
-        rf"direction of $u = {tex(u)}$ is kept",
-        shown="A_1 A_2 u",
-        shown_right=r"\gamma^2 u",
+        sp.Trace(k2 * u.T), L / sp.sqrt(1 + L**2), "And the second key has this part along it, through which it writes"
     )
-    p.equal(
-        dot(k2, u),
-        L / sp.sqrt(1 + L**2),
-        r"And each second write, of $v$, is seen along it: positive for $L > 0$",
-        shown=r"k_2 \cdot u",
+    p.let(following, _TOP**2 * part + write, "So each cycle takes the part of the memory along it to this")
+    p.at_least(_TOP**2, 1, p.room(_TOP - 1) ** 2 + 2 * p.room(_TOP - 1), "Without enough decay")
+    p.states(2, "It grows without end", p.room(_TOP**2 - 1) * part)
+
+
+def g14() -> Claim:
+    """The least decay that pays for query feedback."""
+    least = closed_forms.compensated_decay(alpha, larger)
+    given = (PLANE, DECAYS)
+    memory = (sp.Le(alpha, a_max), SHORT_KEY, BETA_LOW, WRITES, sp.Ne(a_max, 1))
+    price = closed_forms.compensation_price(beta, lam)
+    return Claim(
+        "G14",
+        "The price of query feedback",
+        rf"With $s_+$ the norm of a step but for its decay, the compensated decay makes <0>, and no decay that does "
+        rf"is larger: <1>. The memory then has the bounds of Gated DeltaNet, <2>. The price per token, in further "
+        rf"decay, is <3>. This is {RECURRENCE}.",
+        (
+            Conclusion(sp.Eq(paid, alpha), given),
+            Conclusion(sp.Le(delta, least), (PLANE, sp.Le(delta * larger, alpha))),
+            Conclusion(sp.Le(after, closed_forms.memory_bound(a_max, b, start, t)), (*given, *memory)),
+            Conclusion(sp.Le(sp.log(larger), price), (PLANE, BETA_LOW, sp.Lt(beta, 2), SHORT_KEY, SHORT_QUERY)),
+        ),
+        "any dimension from two on, any width of values",
+        _MEASURES
+        | {
+            larger: lambda tokens: np.linalg.norm(tokens.steps, 2, axis=(-2, -1)),
+            paid: lambda tokens: np.linalg.norm(_compensated(tokens).A, 2, axis=(-2, -1)),
+            after: lambda tokens: np.linalg.norm(_compensated(tokens).states[1:], axis=(-2, -1)),
+            delta: lambda tokens: tokens.numbers["delta"],
+        },
     )
-    part, w = sp.symbols("c_n w", nonnegative=True)
-    p.nonnegative(
-        (gamma**2 * part + w) - part - w,
-        p.room(gamma**2 - 1) * part,
-        r"For $\gamma \ge 1$, $c_n = (S_{2n} u)_1$ from $0$, $w = v_1 k_2 \cdot u$, $v_1 > 0$: it grows by at least "
-        r"$w$ per cycle, without end",
-        shown=r"c_{n+1} - c_n - w",
-    )
-    key, v1 = sp.symbols(r"s\cdot{k} v_1", real=True)
-    norm2 = sp.Symbol(r"\|s\|^2", positive=True)
-    row2 = alpha**2 * norm2 + 2 * alpha * (v1 - alpha * key) * key + (v1 - alpha * key) ** 2
-    p.equal(
-        row2.subs(key, 0),
-        alpha**2 * norm2 + v1**2,
-        r"For $L = 0$, $\gamma = \alpha$: with a unit key orthogonal to a row $s$ of the memory and $\beta = 1$ the "
-        r"row grows at every token where $\alpha \ge 1$, without end",
-        shown=r"\|\alpha s + (v_1 - \alpha s \cdot k) k\|^2",
-    )
+
+
+def _compensated(tokens: Tokens) -> Tokens:
+    return replace(tokens, alpha=tokens.alpha / np.linalg.svd(tokens.steps, compute_uv=False)[:, 0])
 
 
 def compensated_decay() -> Proof:
     """The decay g - log s+ makes the norm alpha exactly, and is the least that does (claim G14)."""
-    s = sp.Symbol("s_+", positive=True)
-    less = closed_forms.compensated_decay(alpha, s)
-    p = Derivation(
-        "G14",
-        "The price of query feedback",
-        r"No step with $\beta > 0$ and $x \nparallel k$ is non-expansive but for its decay, $\|A\| > \alpha$. The "
-        r"least extra decay that mends it is $g' = g - \log s_+$: then $\|A'\| = \alpha$, and the memory has the "
-        r"bounds of Gated DeltaNet. For orthogonal unit $k, q$ it costs "
-        rf"$\log s_+ = {tex(closed_forms.compensation_price(beta, lam))} + O(\lambda^4)$ per token; {TRANSITION}.",
-        hypotheses=(r"$\alpha = e^g > 0$", r"$\beta \in [0, 2)$ for the price, $\beta \ge 0$ otherwise"),
-        dimension="any d >= 2",
-    )
-    p.uses(
-        "G3",
-        r"(s_+^2 - 1)(1 - s_-^2) = \beta^2 \|k\|^2 x_\perp^2 > 0",
-        r"so $s_+ > 1$ where $x \nparallel k$, $\beta > 0$",
-    )
-    p.equal(less, alpha / s, "The compensated decay is a division", shown=r"\alpha' = e^{g - \log s_+}")
-    largest = closed_forms.operator_norm(1, beta, kappa, along, across)
-    p.equal(
-        closed_forms.operator_norm(less.subs(s, largest), beta, kappa, along, across),
-        alpha,
-        r"It takes the norm to $\alpha$, whatever $k$ and $x$",
-        shown=r"\|A'\| = \alpha' s_+",
-    )
-    other = sp.Symbol(r"\delta", positive=True)
-    p.nonnegative(
-        less - other,
-        p.room(alpha - other * s) / s,
-        r"Every decay $\delta$ with $\delta s_+ \le \alpha$ is at most this one",
-        shown=r"\alpha' - \delta",
-    )
-    _memory_of_compensated(p)
-    _price(p)
-    return p.proof()
-
-
-def _memory_of_compensated(p: Derivation) -> None:
+    p = Derivation(g14())
+    least = closed_forms.compensated_decay(alpha, larger)
+    p.uses(g3(), 5, "no step is below its decay")
+    p.at_least(larger, 0, p.room(larger - 1) + 1, "So one may divide by it", strict=True)
     p.by(
-        Fact.SUBMULTIPLICATIVE,
-        r"\|S_t\|_F \le \alpha_{\max} \|S_{t-1}\|_F + b",
-        r"For unit $k$, $b = \sup \beta \|v\|$, as in Gated DeltaNet",
+        Fact.HOMOGENEOUS,
+        sp.Eq(paid, sp.Abs(least) * larger),
+        "The norm of a matrix with another factor",
+        using=(PLANE,),
     )
-    bound = closed_forms.memory_bound(a_max, b, s0, t)
-    p.equal(
-        bound.subs(t, t + 1),
-        a_max * bound + b,
-        r"So for $\alpha_{\max} < 1$ the bound of claim G9 holds with $\gamma = \alpha_{\max}$",
-        shown="B_{t+1}",
-        shown_right=r"\alpha_{\max} B_t + b",
+    p.states(0, "What is left is the decay")
+    p.states(1, "The largest such decay", p.room(alpha - delta * larger) / p.room(larger, positive=True))
+    p.by(
+        Fact.RANK_ONE, sp.Le(after, before * paid + beta * value * kappa), "With submultiplicativity", using=(BETA_LOW,)
     )
-    p.equal(
-        s0 + (t + 1) * b,
-        (s0 + t * b) + b,
-        r"And for $\alpha_{\max} = 1$ the memory gains at most $b$ per token",
-        shown=r"B_t = \|S_0\|_F + t b: \quad B_{t+1}",
-        shown_right="B_t + b",
+    p.at_least(a_max, 0, p.room(a_max - alpha) + alpha, "The range of the decay")
+    written = p.room(b - beta * value) + beta * value * p.room(1 - kappa)
+    p.at_least(
+        a_max * before + b,
+        after,
+        p.room(a_max - alpha) * before + written + p.room(before * paid + beta * value * kappa - after),
+        "One token",
     )
-
-
-def _price(p: Derivation) -> None:
-    rest = sp.Symbol("m", positive=True)
-    strength = sp.Symbol(r"\beta", positive=True)
-    log_norm = sp.log(closed_forms.operator_norm(1, strength, 1, 1, lam)).subs(2 - strength, rest)
-    at_zero = lambda n: sp.diff(log_norm, lam, n).subs(lam, 0).subs(rest, 2 - strength)
-    p.equal(
-        log_norm.subs(lam, -lam),
-        log_norm,
-        r"For orthogonal unit $k, q$, $\log s_+$ is even in $\lambda$",
-        shown=r"\log s_+(-\lambda)",
-        shown_right=r"\log s_+(\lambda)",
-    )
-    p.equal(at_zero(0), 0, r"It vanishes at $\lambda = 0$", shown=r"\log s_+ |_{\lambda = 0}")
-    p.equal(
-        at_zero(2) / 2 * lam**2,
-        closed_forms.compensation_price(strength, lam),
-        "And begins with this term",
-        shown=r"\frac{\lambda^2}{2} \partial_\lambda^2 \log s_+ |_{\lambda = 0}",
-    )
-    example = sp.log(closed_forms.operator_norm(1, sp.Rational(1, 2), 1, 1, sp.Rational(3, 10)))
-    leading = closed_forms.compensation_price(sp.Rational(1, 2), sp.Rational(3, 10))
-    p.equal(
-        leading,
-        sp.Rational(15, 1000),
-        r"For instance $\beta = 1/2$, $\lambda = 3/10$: the first term",
-        shown=r"\frac{\beta \lambda^2}{2 (2 - \beta)}",
-    )
-    p.holds(
-        sp.Abs(example - leading) < sp.Rational(1, 2000),
-        rf"\left|{tex(example)} - {tex(leading)}\right| < 0.0005",
-        r"And $\log s_+$ itself is as near to it as this",
-    )
+    bound = closed_forms.memory_bound(a_max, b, start, t)
+    stays_below(p, bound, factor=a_max, gain=b, start=start, before=before, after=after)
+    p.uses(g7(), 1, "without decay", at={alpha: 1, norm: larger})
+    sharp, room = closed_forms.largest_norm(1, beta, lam), p.room(2 - beta, positive=True)
+    top = 1 + lam**2 * beta / room
+    p.at_least(sharp**2, 0, top, "What stands below the root")
+    p.at_least(sharp**2, larger**2, p.room(sharp - larger) * (p.room(larger, positive=True) + sharp), "Their squares")
+    p.by(Fact.LOGARITHM, sp.Le(sp.log(larger**2), larger**2 - 1), using=(sp.Gt(larger, 0),))
+    gap = p.room(larger**2 - 1 - sp.log(larger**2)) + p.room(sharp**2 - larger**2)
+    p.states(3, "So this is the most that is to be paid", gap / 2)
+    return p.proof()

@@ -2,185 +2,204 @@
 
 from __future__ import annotations
 
+import numpy as np
 import sympy as sp
 
 from . import closed_forms
-from .notation import a, alpha, beta, c, dot, lam, t, tex, vector, z
-from .proof import Derivation, Fact, Proof
+from .claim import Claim, Conclusion
+from .dense import MEASURES, length
+from .engine import Derivation
+from .notation import (
+    BETA_HIGH,
+    BETA_LOW,
+    SHORT_KEY,
+    SHORT_QUERY,
+    a,
+    alpha,
+    beta,
+    c,
+    kappa,
+    key_row,
+    lam,
+    qnorm,
+    t,
+    x,
+)
+from .proof import Fact, Proof
 
 RECURRENCE = (
-    r"$S_t = \alpha_t S_{t-1} (I - \beta_t x_t k_t^\top) + \beta_t v_t k_t^\top$, $x_t = k_t + \lambda_t q_t$, "
-    r"$a_t = k_t \cdot x_t$"
+    r"of the memory $S$ whose token takes it to $\alpha S (I - \beta x k^\top) + \beta v k^\top$, with "
+    r"$x = k + \lambda q$ and $a = k \cdot x$"
 )
+old, new, value = sp.symbols("S_{t-1} S_{t} v", commutative=False)
+before, after, start, last = sp.symbols(r"\|\varepsilon_{t}\| \|e_{t}\| \|e_{0}\| \|e_{t-1}\|", nonnegative=True)
+rho, drift = sp.symbols(r"\rho r", real=True)
+change = sp.Symbol(r"\|r_{t}\|", nonnegative=True)
+
+
+def g4() -> Claim:
+    """What one token does to the mixed error."""
+    factor = closed_forms.error_factor(beta, a)
+    measures = {
+        value: lambda t: t.v[0],
+        old: lambda t: t.states[0],
+        new: lambda t: t.states[1],
+        alpha: lambda t: t.alpha[0],
+        beta: lambda t: t.beta[0],
+        a: lambda t: float(t.x[0] @ t.k[0]),
+        x: lambda t: t.x[0],
+    }
+    return Claim(
+        "G4",
+        "One-step contraction of the mixed error",
+        rf"<0>, so that the mixed error $v - S x$ shrinks exactly where it may, since <1>; {RECURRENCE}.",
+        (
+            Conclusion(sp.Eq(value - new * x, factor * (value - alpha * old * x))),
+            Conclusion(
+                sp.Equivalent(sp.Lt(sp.Abs(factor), 1), sp.And(sp.Gt(beta * a, 0), sp.Lt(beta * a, 2)), evaluate=False)
+            ),
+        ),
+        r"any width of keys and of values",
+        measures,
+    )
 
 
 def contraction() -> Proof:
     """v - S_t x = (1 - beta a)(v - alpha S_{t-1} x) (claim G4)."""
-    p = Derivation(
-        "G4",
-        "One-step contraction of the mixed error",
-        rf"$v_t - S_t x_t = (1 - \beta_t a_t) (v_t - \alpha_t S_{{t-1}} x_t)$ for "
-        rf"{RECURRENCE}; the error shrinks if and only if $\beta_t a_t \in (0, 2)$.",
-        hypotheses=(r"$\alpha_t > 0$", r"any $\beta_t, \lambda_t, k_t, q_t, v_t, S_{t-1}$"),
-        dimension="any d >= 1 and any width of $v$; written out for d = 2, 3",
-    )
-    v, Sx = sp.symbols("v Sx")
-    after = alpha * Sx - alpha * beta * a * Sx + beta * a * v
-    factor = closed_forms.error_factor(beta, a)
-    p.equal(
-        v - after,
-        factor * (v - alpha * Sx),
-        r"$S_t x = \alpha S x - \alpha \beta (S x) (k^\top x) + \beta v (k^\top x)$ with $k^\top x = a$, $S = S_{t-1}$",
-        shown="v - S_t x",
-        shown_right=r"(1 - \beta a) (v - \alpha S x)",
-    )
-    for size in (2, 3):
-        k, q, values = vector("k", size), vector("q", size), vector("v", 2)
-        S = sp.Matrix(2, size, sp.symbols(f"S_1:{2 * size + 1}", real=True))
-        x = k + lam * q
-        new = S * closed_forms.transition(k, x, beta, alpha) + beta * values * k.T
-        p.equal(
-            values - new * x,
-            (values - alpha * S * x) * factor.subs(a, dot(k, x)),
-            f"Written out with all entries for $d = {size}$ and two values",
-            shown="v - S_t x",
-            shown_right=r"(1 - \beta\, k \cdot x) (v - \alpha S x)",
-        )
-    p.equal(1 - (1 - z) ** 2, z * (2 - z), r"With $z = \beta a$, $|1 - z| < 1$ where this is positive")
-    inside = sp.solve_univariate_inequality(z * (2 - z) > 0, z, relational=False)
-    p.holds(
-        sp.Eq(inside, sp.Interval.open(0, 2)), r"z (2 - z) > 0 \iff z \in (0, 2)", "A parabola that opens downwards"
-    )
+    p = Derivation(g4())
+    step = closed_forms.transition(sp.Matrix([[key_row]]), sp.Matrix([[x]]), beta, alpha)[0, 0]
+    p.let(new, old * step + beta * value * key_row, "The recurrence, in letters for vectors of any width")
+    p.let(key_row * x, a, "The alignment")
+    p.states(0, "What is left of the error")
+    p.equivalent(1, beta * a, "A distance from one")
     return p.proof()
 
 
-def tracking() -> Proof:
-    """The mixed error stays bounded where its drift does (claim G5)."""
-    rho, drift, e0, before = sp.symbols(r"\rho r \|e_{0}\| \|e_{t-1}\|", nonnegative=True)
-    bound = closed_forms.tracking_bound(rho, drift, e0, t)
-    p = Derivation(
+def g5() -> Claim:
+    """How well the memory follows a moving target."""
+    bound = closed_forms.tracking_bound(rho, drift, start, t)
+    factor = sp.Abs(closed_forms.error_factor(beta, a))
+    given = (sp.Le(factor, rho), sp.Le(change, drift), sp.Ne(rho, 1))
+    measures = {
+        alpha: lambda t: t.alpha[1:],
+        beta: lambda t: t.beta[1:],
+        a: lambda t: np.vecdot(t.k, t.x)[1:],
+        after: lambda t: length(t.after[1:]),
+        start: lambda t: length(t.after[0]),
+        change: lambda t: length(t.before[1:] - t.after[:-1]),
+        rho: lambda t: t.numbers["rho"],
+        drift: lambda t: t.numbers["r"],
+        t: lambda tokens: np.arange(1, len(tokens.k)),
+    }
+    return Claim(
         "G5",
         "Tracking of the mixed error",
-        rf"$\|e_t\| \le {tex(bound)}$ for the error $e_t = v_t - S_t x_t$ and the drift "
-        rf"$r_t = \varepsilon_t - e_{{t-1}}$, $\varepsilon_t = v_t - \alpha_t S_{{t-1}} x_t$; {RECURRENCE}.",
-        hypotheses=(r"$\rho = \sup_t |1 - \beta_t a_t| < 1$", r"$r = \sup_t \|r_t\| < \infty$"),
-        dimension="any d >= 1 and any width of $v$",
+        rf"<0> for the error $e_t$ after the write, $v_t - S_t x_t$, and the drift $r_t$ by which it differs from "
+        rf"the next one before its write, $v_t - \alpha_t S_{{t-1}} x_t$; {RECURRENCE}. For $\rho$ below one all but "
+        r"the drift is forgotten.",
+        (Conclusion(sp.Le(after, bound), given),),
+        "any width of keys and of values",
+        measures,
     )
-    e, eps = sp.symbols(r"e_{t-1} \varepsilon_t")
+
+
+def tracking() -> Proof:
+    """The mixed error stays bounded where its drift is (claim G5)."""
+    p = Derivation(g5())
     factor = closed_forms.error_factor(beta, a)
-    p.uses("G4", r"e_t = (1 - \beta_t a_t)\, \varepsilon_t", "one-step contraction")
-    p.equal(
-        factor * eps,
-        factor * (e + (eps - e)),
-        r"In terms of the drift",
-        shown=r"e_t = (1 - \beta_t a_t)\, \varepsilon_t",
-        shown_right=r"(1 - \beta_t a_t) (e_{t-1} + r_t)",
+    p.uses(g4(), 0, "one-step contraction")
+    p.by(Fact.TRIANGLE, sp.Le(before, last + change), "The error before the write is the last one and the drift")
+    p.by(
+        Fact.HOMOGENEOUS, sp.Eq(after, sp.Abs(factor) * before), "The factor is a number", using=(p.steps[0].relation,)
     )
-    p.by(Fact.TRIANGLE, r"\|e_t\| \le \rho (\|e_{t-1}\| + r)")
-    stays_below(p, bound, factor=rho, gain=rho * drift, start=e0, before=before)
-    p.nonnegative(
-        rho**t * e0 + rho * drift / (1 - rho) - bound,
-        rho ** (t + 1) * drift / p.room(1 - rho, positive=True),
-        r"In the long run only the drift is left, $\rho r / (1 - \rho)$",
-        shown=r"\rho^t \|e_0\| + \frac{\rho r}{1 - \rho} - B_t",
+    rate = p.room(rho - sp.Abs(factor))
+    p.at_least(rho, 0, rate + sp.Abs(factor), "A bound on what is not negative")
+    p.at_least(
+        rho * (last + drift),
+        after,
+        rate * before + rho * (p.room(last + change - before) + p.room(drift - change)),
+        "One token",
     )
+    bound = closed_forms.tracking_bound(rho, drift, start, t)
+    stays_below(p, bound, factor=rho, gain=rho * drift, start=start, before=last, after=after)
     return p.proof()
 
 
 def stays_below(
-    p: Derivation, bound: sp.Expr, *, factor: sp.Symbol, gain: sp.Expr, start: sp.Symbol, before: sp.Symbol
+    p: Derivation,
+    bound: sp.Expr,
+    *,
+    factor: sp.Symbol,
+    gain: sp.Expr,
+    start: sp.Symbol,
+    before: sp.Symbol,
+    after: sp.Symbol,
 ) -> None:
-    """Prove that y_t <= factor y_{t-1} + gain keeps y_t below the bound B_t, if y_0 = start; before is y_{t-1}."""
-    B = sp.Symbol("B_{t-1}", nonnegative=True)
-    p.equal(bound.subs(t, 0), start, "The bound $B_t$ holds at the start", shown="B_0")
-    p.equal(
-        bound.subs(t, t + 1),
-        factor * bound + gain,
-        "It follows the same recursion, with equality",
-        shown="B_{t+1}",
-        shown_right=rf"{tex(factor)} B_t + {tex(gain)}",
+    """Prove y_t <= bound_t where y_0 is start and y_t <= factor y_{t-1} + gain is granted; before is y_{t-1}."""
+    previous = sp.Symbol("B_{t-1}", real=True)
+    p.equal(sp.Subs(bound, t, 0), start, "The bound holds at the start, with equality")
+    first = p.steps[-1].relation
+    p.equal(sp.Subs(bound, t, t + 1), factor * bound + gain, "It follows the same recursion, with equality")
+    recursion = p.steps[-1].relation
+    supposed = p.suppose(sp.Ge(previous, before), "Suppose that its value $B$ at the token before is one")
+    p.at_least(
+        factor * previous + gain,
+        after,
+        p.room(factor) * p.room(previous - before) + p.room(factor * before + gain - after),
+        "Then so it is at the next",
     )
-    p.nonnegative(
-        (factor * B + gain) - (factor * before + gain),
-        factor * p.room(B - before),
-        "So it stays above",
-        shown=rf"B_t - ({tex(factor)} {tex(before)} + {tex(gain)})",
+    p.induct(sp.Le(after, bound), "So it is one at every token", supposed, (first, recursion, p.steps[-1].relation))
+
+
+def g6() -> Claim:
+    """Where the gates keep beta a."""
+    low, high, feedback = BETA_LOW, BETA_HIGH, sp.Ge(lam, 0)
+    corner = (sp.Eq(kappa, 1), sp.Eq(qnorm, 1), sp.Eq(beta, 2), sp.Eq(lam, 2))
+    doubled = (low, sp.Le(beta, 2), feedback, sp.Le(lam, 2), SHORT_QUERY)
+    return Claim(
+        "G6",
+        "Alignment box",
+        r"<0> and <1>; moreover <2>. With doubled gates there is no such box: <3> and <4>, both ends taken, <5> and "
+        r"<6>. Here $a = k \cdot x$ for $x = k + \lambda q$, and $c$ is the cosine of $k$ and $q$.",
+        (
+            Conclusion(sp.Le(beta * a, 2), (low, high, feedback, sp.Le(lam, 1), SHORT_QUERY, SHORT_KEY)),
+            Conclusion(sp.Ge(beta * a, -beta * (lam * qnorm) ** 2 / 4), (low,)),
+            Conclusion(sp.Ge(beta * a, 0), (low, feedback, sp.Ge(kappa, lam * qnorm))),
+            Conclusion(sp.Le(beta * a, 6), (*doubled, SHORT_KEY)),
+            Conclusion(sp.Ge(beta * a, -2), doubled),
+            Conclusion(sp.Eq(beta * a, 6), (*corner, sp.Eq(c, 1))),
+            Conclusion(sp.Eq(beta * a, -2), (*corner, sp.Eq(c, -1))),
+        ),
+        "any dimension, by inner products",
+        MEASURES,
     )
-    p.by(Fact.INDUCTION, rf"{tex(before).replace('t-1', 't')} \le B_t \text{{ for all }} t")
 
 
 def alignment_box() -> Proof:
-    """Unit q and k with beta, lam in [0, 1] keep beta a in [0, 2]; doubled gates do not (claim G6)."""
-    p = Derivation(
-        "G6",
-        "Alignment box",
-        r"$\beta a \in [0, 2]$, hence $|1 - \beta a| \le 1$; the open interval fails only at $\beta = 0$, at "
-        r"$\lambda = 1, q = -k$, and at $\beta = \lambda = 1, q = k$. With doubled gates, $\beta, \lambda \in [0, 2]$, "
-        r"$\beta a$ takes all values in $[-2, 6]$ and $1 - \beta a$ all values in $[-5, 3]$; "
-        r"$a = k \cdot x$, $x = k + \lambda q$.",
-        hypotheses=(r"$\|q\| = \|k\| = 1$, $c = q \cdot k \in [-1, 1]$", r"$\beta, \lambda \in [0, 1]$"),
-        dimension="any d >= 1 (all values between: d >= 2); the alignment written out for d = 2, 3",
+    """Keys and queries no longer than 1 with beta, lam in [0, 1] keep beta a at most 2 (claim G6)."""
+    p = Derivation(g6())
+    p.let(a, closed_forms.alignment(lam, c, kappa, qnorm), "The alignment")
+    p.by(Fact.CAUCHY_SCHWARZ, sp.Le(c, 1), "A cosine")
+    p.by(Fact.CAUCHY_SCHWARZ, sp.Ge(c, -1), "And from below")
+    key, query, same, opposite = p.room(1 - kappa), p.room(1 - qnorm), p.room(1 - c), p.room(1 + c)
+    # 1 - ||k|| ||q|| c
+    apart = key + kappa * query + kappa * qnorm * same
+    rest = beta * (key * (1 + kappa) + lam * apart)
+    p.states(0, "The upper end", 2 * p.room(1 - beta) + beta * p.room(1 - lam) + rest)
+    across = (lam * qnorm) ** 2 * same * opposite / 4
+    p.states(1, "The lower end", beta * ((kappa + lam * qnorm * c / 2) ** 2 + across))
+    feedback = p.room(kappa - lam * qnorm)
+    p.states(2, "Where the key is the longer part", beta * kappa * (feedback + lam * qnorm * opposite))
+    strength, doubled = p.room(2 - beta), p.room(2 - lam)
+    p.states(3, "The upper end of doubled gates", 3 * strength + beta * doubled + rest)
+    p.states(
+        4,
+        "And their lower end",
+        p.room(beta * a + beta * (lam * qnorm) ** 2 / 4)
+        + strength
+        + beta * (doubled * (2 + lam) + lam**2 * query * (1 + qnorm)) / 4,
     )
-    strength, feedback, same, opposite = p.room(1 - beta), p.room(1 - lam), p.room(1 - c), p.room(1 + c)
-    kk, kq = sp.symbols(r"\|k\|^2 k\cdot{q}")
-    aligned = closed_forms.unit_alignment(lam, c)
-    p.equal((kk + lam * kq).subs({kk: 1, kq: c}), aligned, "For unit vectors", shown=r"a = \|k\|^2 + \lambda k \cdot q")
-    for size in (2, 3):
-        k, q = vector("k", size), vector("q", size)
-        p.equal(
-            dot(k, k + lam * q),
-            dot(k, k) + lam * dot(k, q),
-            f"The alignment with all entries, $d = {size}$",
-            shown=r"k \cdot (k + \lambda q)",
-            shown_right=r"\|k\|^2 + \lambda k \cdot q",
-        )
-    below, above = beta * (feedback + lam * opposite), 2 * strength + beta * feedback + beta * lam * same
-    p.nonnegative(beta * aligned, below, "The lower end", shown=r"\beta a")
-    p.nonnegative(2 - beta * aligned, above, "The upper end", shown=r"2 - \beta a")
-    _ends(p)
-    _doubled_gates(p, aligned, same, opposite)
+    for index in (5, 6):
+        p.states(index, "An end that is taken", at=p.claim.conclusions[index].given)
+    p.by(Fact.INTERMEDIATE, sp.Contains(beta * a, sp.Interval(-2, 6)), "So is every value between them")
     return p.proof()
-
-
-def _ends(p: Derivation) -> None:
-    p.by(Fact.VANISHING, r"\beta a = 0 \text{ or } \beta a = 2", "So the ends are taken only as follows")
-    terms = [1 - lam, lam * (1 + c)]
-    p.holds(
-        sp.solve(terms, [lam, c]) == [(1, -1)],
-        r"1 - \lambda = \lambda (1 + c) = 0 \iff \lambda = 1, c = -1",
-        r"The lower end, unless $\beta = 0$",
-    )
-    terms = [1 - beta, beta * (1 - lam), beta * lam * (1 - c)]
-    p.holds(
-        sp.solve(terms, [beta, lam, c]) == [(1, 1, 1)],
-        r"1 - \beta = \beta (1 - \lambda) = \beta \lambda (1 - c) = 0 \iff \beta = \lambda = c = 1",
-        "The upper end",
-    )
-    kk, kq = sp.symbols(r"\|k\|^2 k\cdot{q}")
-    p.equal((kk - 2 * kq + kk).subs({kk: 1, kq: c}), 2 * (1 - c), "$c = 1$ means $q = k$", shown=r"\|q - k\|^2")
-    p.equal((kk + 2 * kq + kk).subs({kk: 1, kq: c}), 2 * (1 + c), "$c = -1$ means $q = -k$", shown=r"\|q + k\|^2")
-
-
-def _doubled_gates(p: Derivation, aligned: sp.Expr, same: sp.Symbol, opposite: sp.Symbol) -> None:
-    strength, feedback = p.room(2 - beta), p.room(2 - lam)
-    p.nonnegative(
-        6 - beta * aligned,
-        3 * strength + beta * feedback + beta * lam * same,
-        r"With doubled gates $\beta a \le 6$",
-        shown=r"6 - \beta a",
-    )
-    p.nonnegative(
-        2 + beta * aligned,
-        strength + beta * feedback + beta * lam * opposite,
-        r"And $\beta a \ge -2$",
-        shown=r"2 + \beta a",
-    )
-    corner = {beta: 2, lam: 2}
-    p.equal(
-        (beta * aligned).subs({**corner, c: 1}),
-        6,
-        r"Both are taken, at $\beta = \lambda = 2$: for $q = k$",
-        shown=r"\beta a",
-    )
-    p.equal((beta * aligned).subs({**corner, c: -1}), -2, "And for $q = -k$", shown=r"\beta a")
-    p.by(Fact.INTERMEDIATE, r"\beta a \in [-2, 6], \quad 1 - \beta a \in [-5, 3]", "And every value between them")

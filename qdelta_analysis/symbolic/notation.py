@@ -5,23 +5,29 @@ from __future__ import annotations
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 
-alpha = sp.Symbol(r"\alpha", positive=True)
-beta = sp.Symbol(r"\beta", nonnegative=True)
-lam = sp.Symbol(r"\lambda", nonnegative=True)
-a = sp.Symbol("a", real=True)
-c = sp.Symbol("c", real=True)
-L = sp.Symbol("L", nonnegative=True)
-a_max = sp.Symbol(r"\alpha_{\max}", positive=True)
+# Numbers are real, and nothing else is known of them: signs and ranges are hypotheses of the claims. Only counts are
+# integers, and only lengths are nonnegative by what they are.
+alpha, beta, lam, a, c, L, a_max, z = sp.symbols(r"\alpha \beta \lambda a c L \alpha_{\max} z", real=True)
 d = sp.Symbol("d", integer=True, positive=True)
 t = sp.Symbol("t", integer=True, nonnegative=True)
-z = sp.Symbol("z", real=True)
 
 # Coordinates in an orthonormal basis whose first vector is k / ||k||: k = (kappa, 0), x = (along, across).
 kappa = sp.Symbol(r"\|k\|", nonnegative=True)
 along = sp.Symbol(r"x_{\parallel}", real=True)
 across = sp.Symbol(r"x_{\perp}", real=True)
 
-UNIT = r"$\|q\| = \|k\| = 1$"
+qnorm, xnorm = sp.symbols(r"\|q\| \|x\|", nonnegative=True)
+
+# What the claims speak of: the norm, the spectral radius and the characteristic polynomial of A; and vectors and
+# matrices of any size, as letters that do not commute.
+norm, radius, char = sp.symbols(r"\|A\| \rho(A) \det(z{I}-A)", real=True)
+A = sp.MatrixSymbol("A", d, d)
+x, y, key_row, step = sp.symbols(r"x y k^{\top} A", commutative=False)
+
+# Hypotheses that many claims share.
+PLANE, DECAY, DECAYS = sp.Ge(d, 2), sp.Ge(alpha, 0), sp.Gt(alpha, 0)
+BETA_LOW, BETA_HIGH = sp.Ge(beta, 0), sp.Le(beta, 1)
+SHORT_KEY, SHORT_QUERY = sp.Le(kappa, 1), sp.Le(qnorm, 1)
 
 
 def vector(name: str, size: int) -> sp.Matrix:
@@ -46,6 +52,26 @@ class _Printer(LatexPrinter):
         terms = sorted(super()._as_ordered_terms(expr, order=order), key=_rank)
         first = next((i for i, term in enumerate(terms) if not term.could_extract_minus_sign()), 0)
         return [terms[first], *terms[:first], *terms[first + 1 :]]
+
+    def _print_LessThan(self, expr):
+        return rf"{self._print(expr.lhs)} \le {self._print(expr.rhs)}"
+
+    def _print_GreaterThan(self, expr):
+        return rf"{self._print(expr.lhs)} \ge {self._print(expr.rhs)}"
+
+    def _print_Contains(self, expr):
+        return rf"{self._print(expr.args[0])} \in {self._print(expr.args[1])}"
+
+    def _print_And(self, expr):
+        low, high = sorted(expr.args, key=lambda bound: bound.rel_op in ("<", "<="))
+        signs = ["<" if bound.rel_op in ("<", ">") else r"\le" for bound in (low, high)]
+        middle = (self._print(x) for x in (low.rhs, low.lhs, high.rhs))
+        low_, middle_, high_ = middle
+        return f"{low_} {signs[0]} {middle_} {signs[1]} {high_}"
+
+    def _print_Equivalent(self, expr):
+        left, right = sorted(expr.args, key=lambda side: isinstance(side, sp.And))
+        return rf"{self._print(left)} \iff {self._print(right)}"
 
     def _print_Abs(self, expr, exp=None):
         inside = expr.args[0]

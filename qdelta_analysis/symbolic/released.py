@@ -4,107 +4,65 @@ from __future__ import annotations
 
 import sympy as sp
 
-from .chunks import Tokens, chunk, inverse, recurrence
-from .proof import Derivation, Proof
+from . import closed_forms
+from .chunks import Tokens, chunk, recurrence
+from .claim import Claim, Conclusion
+from .engine import Derivation
+from .proof import Proof
+
+released, exact, beta_i, decay, inner, lam_i, lam_j, q_i, q_j = sp.symbols(
+    r"L'_{ij} L_{ij} \beta_i e^{G_i-G_j} (k_i\cdot{k_j}) \lambda_i \lambda_j (q_i\cdot{k_j}) (q_j\cdot{k_i})", real=True
+)
+writes, others, inverse, matrix, matrix_released = sp.symbols("U U' T' L L'", commutative=False)
+
+
+def difference() -> Claim:
+    """What the released form changes."""
+    return Claim(
+        "Beside G12",
+        "The released form inside a chunk is another recurrence",
+        r"With $k_i \cdot x_j$ in place of $x_i \cdot k_j$ the triangular matrix of a chunk changes by <0>, and what "
+        r"is "
+        r"written by <1>, $T'$ the inverse of $I + L'$. That is nothing for all values only where every entry "
+        r"vanishes, as without feedback and for one token; it is of first order in $\lambda$.",
+        (
+            Conclusion(sp.Eq(released - exact, beta_i * decay * (lam_j * q_j - lam_i * q_i))),
+            Conclusion(sp.Eq(others - writes, -inverse * (matrix_released - matrix) * writes)),
+        ),
+        "any number of tokens, any width; two tokens written out by inner products",
+    )
 
 
 def released_difference() -> Proof:
     """What k_i.x_j in place of x_i.k_j inside a chunk, as in the released kernels of the paper's authors, changes."""
-    p = Derivation(
-        "Beside G12",
-        "The released form inside a chunk is another recurrence",
-        r"With $L'_{ij} = \beta_i e^{G_i - G_j} k_i \cdot x_j$ in place of $\beta_i e^{G_i - G_j} x_i \cdot k_j$ the "
-        r"chunk form departs from the recurrence at first order in $\lambda$. Its writes $U'$ equal $U$ for all values "
-        r"$v$ if and only if $\lambda_i q_i \cdot k_j = \lambda_j k_i \cdot q_j$ for all $i > j$ in the chunk, as for "
-        r"$\lambda = 0$ and for $C = 1$.",
-        hypotheses=(r"$\beta_i > 0$, $\alpha_i > 0$", r"any $k_t, q_t, S$"),
-        dimension="any d, V >= 1 by inner products, C = 1, 2, 3",
-    )
-    t = Tokens.symbols(2)
-    mismatch = t.lam[1] * t.qk[1, 0] - t.lam[0] * t.qk[0, 1]
-    change = [released - exact for released, exact in zip(chunk(t, released=True), recurrence(t), strict=True)]
-    first = t.beta[0] * (t.v[0] - t.alpha[0] * t.sx(0))
-    shift = t.beta[1] * t.alpha[1] * mismatch * first
-    p.equal(
-        change[0],
-        sp.Matrix([0, shift]),
-        r"Two tokens: what is written at the second is wrong by this, exactly",
-        shown=r"U' - U",
-    )
-    p.equal(
-        change[1],
-        sp.Matrix([0, t.qk[1, 1] * shift]),
-        "And with it the output there",
-        shown="O' - O",
-        shown_right=r"\left[0, (q_2 \cdot k_2) (U' - U)_2\right]^\top",
-    )
-    p.equal(
-        change[2],
-        sp.Matrix([0, 0, shift]),
-        "And the memory that leaves the chunk, along $k_2$",
-        shown="S' - S",
-        shown_right="(U' - U)_2\\, k_2^\\top",
-    )
-    _first_order(p, t, change[0][1], mismatch)
-    _three_tokens(p)
+    p = Derivation(difference())
+    p.let(exact, closed_forms.erase_entry(beta_i, decay, inner + lam_i * q_i), "An entry of the chunk form")
+    p.let(released, closed_forms.erase_entry(beta_i, decay, inner + lam_j * q_j), "And of the released one")
+    p.states(0, "Their difference")
+    p.let(others, inverse * (1 + matrix) * writes, "The released form solves the system of the same right side")
+    p.let(inverse * matrix_released, 1 - inverse, "With its own inverse")
+    p.states(1, "So its writes are others")
+    _two_tokens(p)
     return p.proof()
 
 
-def _first_order(p: Derivation, t: Tokens, change: sp.Expr, mismatch: sp.Expr) -> None:
+def _two_tokens(p: Derivation) -> None:
+    t = Tokens.symbols(2)
+    first, second, wrong = sp.symbols("u_1 u_2 u'_2", real=True)
+    mismatch = t.lam[1] * t.qk[1, 0] - t.lam[0] * t.qk[0, 1]
+    exact_u, released_u = recurrence(t)[0], chunk(t, released=True)[0]
+    p.let(first, exact_u[0], "Two tokens: what the first writes, in both")
+    p.let(second, exact_u[1], "What the second writes by the recurrence")
+    p.let(wrong, released_u[1], "And by the released form")
+    p.equal(wrong - second, t.beta[1] * t.alpha[1] * mismatch * first, "It is wrong by this, exactly")
+    O, O_released = recurrence(t)[1], chunk(t, released=True)[1]
+    p.equal(sp.expand(O_released[1] - O[1]), t.qk[1, 1] * (wrong - second), "And so is the output there")
     size = sp.Symbol(r"\epsilon", real=True)
+    scaled = (released_u[1] - exact_u[1]).subs({y: size * y for y in t.lam}, simultaneous=True)
     p.equal(
-        sp.diff(change.subs({x: size * x for x in t.lam}, simultaneous=True), size).subs(size, 0),
+        sp.Subs(sp.Derivative(sp.factor(scaled), size), size, 0),
         t.beta[0] * t.beta[1] * t.alpha[1] * mismatch * (t.v[0] - t.alpha[0] * t.sk[0]),
         r"At first order in the feedback, $\epsilon \lambda$ in place of $\lambda$",
-        shown=r"\partial_\epsilon (U' - U)_2 |_{\epsilon = 0}",
-    )
-    p.holds(
-        t.beta[0] * t.beta[1] * t.alpha[1] > 0,
-        r"\beta_1 \beta_2 \alpha_2 > 0",
-        r"So it vanishes for all $v_1$ if and only if $\lambda_2 q_2 \cdot k_1 = \lambda_1 q_1 \cdot k_2$",
-    )
-
-
-def _three_tokens(p: Derivation) -> None:
-    t = Tokens.symbols(3)
-    exact, released = t.erase(), t.erase(released=True)
-    for i in range(t.C):
-        for j in range(i):
-            p.equal(
-                (released - exact)[i, j],
-                t.beta[i] * t.decay(i, j) * (t.lam[j] * t.qk[j, i] - t.lam[i] * t.qk[i, j]),
-                f"Three tokens, $i = {i + 1}$, $j = {j + 1}$: zero if and only if "
-                r"$\lambda_i q_i \cdot k_j = \lambda_j k_i \cdot q_j$",
-                shown=r"(L' - L)_{ij}",
-            )
-    T, U = inverse(released), recurrence(t)[0]
-    p.equal(
-        chunk(t, released=True)[0] - U,
-        -T * (released - exact) * U,
-        "These three entries are all that differs",
-        shown="U' - U",
-        shown_right="-T' (L' - L) U",
-    )
-    p.equal(T.det(), 1, "$T'$ is invertible, so $U' = U$ only where $(L' - L) U = 0$", shown=r"\det T'")
-    p.equal(
-        U.jacobian(sp.Matrix(t.v)).det(),
-        sp.Mul(*t.beta),
-        "$U$ takes every value as $v$ does, since this is not zero, so for all $v$ only where $L' = L$",
-        shown=r"\det \partial U / \partial v",
     )
     nothing = dict.fromkeys(t.lam, 0)
-    p.equal(
-        chunk(t, released=True)[0].subs(nothing),
-        U.subs(nothing),
-        r"At $\lambda = 0$ both agree",
-        shown="U'",
-        shown_right="U",
-    )
-    one = Tokens.symbols(1)
-    p.equal(
-        sp.Matrix.vstack(*chunk(one, released=True)),
-        sp.Matrix.vstack(*recurrence(one)),
-        "And for $C = 1$",
-        shown="U', O', S'",
-        shown_right="U, O, S",
-    )
+    p.equal(sp.expand(released_u[1].subs(nothing)), sp.expand(exact_u[1].subs(nothing)), "Without feedback both agree")

@@ -1,7 +1,9 @@
 """The proofs: every claim is derived, every false one refused, and the formulas hold in numbers."""
 
+import dataclasses
 import math
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,11 +14,14 @@ from torch.nn.functional import normalize
 from qdelta_analysis import Transition, generators, products
 from qdelta_analysis.symbolic import (
     CLAIMS,
+    Claim,
+    Conclusion,
     Derivation,
     Fact,
     ProofError,
     check,
     chunks,
+    claims,
     closed_forms,
     eigenvalues_function,
     joint_spectral_radius_of_a_box,
@@ -26,40 +31,22 @@ from qdelta_analysis.symbolic import (
     prove_all,
     released_difference,
 )
-from qdelta_analysis.symbolic.notation import L, a, across, along, alpha, beta, c, d, dot, kappa, lam, t, tex, z
+from qdelta_analysis.symbolic.notation import L, a, across, along, beta, c, d, dot, kappa, lam, t, tex, z
 from qdelta_kernels import chunk_qdelta_rule, qdelta_rule_reference
 
 from ..helpers import tokens
 from .test_transition import DEGENERATE
 
-OBJECTS = {
-    "G1": (r"\det(z I - A)", r"A x", r"k^{\perp}"),
-    "G2": (r"\rho(A)", r"[0, 2]"),
-    "G3": ("s_+", "s_-", r"x_{\perp}", r"\det(z I - A^\top A)"),
-    "G4": ("v - S_t x", r"1 - \beta a"),
-    "G5": (r"\|e_t\|", r"\rho", "B_t"),
-    "G6": (r"2 - \beta a", r"q = -k", "[-5, 3]"),
-    "G7": (r"\|2 k - \beta x\|", r"\frac{\beta \lambda^{2}}{2 - \beta}", r"\sqrt{1 + \lambda^{2}}"),
-    "G8": (r"\mathrm{JSR}", r"\mathrm{tr}(A_1 A_2)", r"1 - \beta_2 a_2"),
-    "G9": (r"\|S_t\|_F", r"\gamma", "A_1 A_2 u"),
-    "G10": (r"\mathbb{E} \|s A\|^2", r"\beta^*", r"\frac{1}{d}"),
-    "G11": (r"\mu", r"\Lambda", r"s M s^\top"),
-    "G12": ("T_{ij}", r"\text{recurrence}", "C = 4"),
-    "G13": (r"A - A^\top", r"\|A\|", r"\lambda = 0"),
-    "G14": (r"\alpha'", r"\log s_+", r"\frac{3}{200}"),
-}
-
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_each_claim_is_proved_with_its_objects_in_the_steps(claim):
+def test_each_claim_is_proved_and_each_of_its_relations_is_a_step(claim):
     proof = prove(claim)
     assert proof.claim == claim
     assert proof.title
-    assert proof.statement
     assert proof.dimension
-    assert proof.hypotheses
-    text = proof.statement + " ".join(f"{step.latex} {step.reason}" for step in proof.steps)
-    assert all(thing in text for thing in OBJECTS[claim])
+    stated = [step.relation for step in proof.steps if step.states]
+    assert len(stated) == len(claims()[claim].conclusions)
+    assert all(tex(c.relation) in proof.statement for c in claims()[claim].conclusions)
     # What is only cited stays the smaller part.
     assert 2 * len(proof.cited) < len(proof.steps)
 
@@ -78,6 +65,7 @@ def test_no_claim_rests_on_itself():
     order = {claim: i for i, claim in enumerate(CLAIMS)}
     assert all(order[other] < order[claim] for claim, others in used.items() for other in others)
     assert used["G8"] == {"G7"}
+    assert used["G14"] == {"G3", "G7"}
 
 
 def test_proofs_read_as_mathematics():
@@ -97,20 +85,25 @@ def test_proofs_read_as_mathematics():
 
 
 def test_formulas_are_written_as_one_writes_them():
-    room = Derivation("G0", "", "", hypotheses=(), dimension="").room(2 - beta, positive=True)
+    room = Derivation(nothing(2 - beta > 0)).room(2 - beta, positive=True)
     assert tex(sp.Abs(beta * a - 1)) == r"\left|{1 - \beta a}\right|"
     assert tex(2 * beta * a - 1 + beta**2) == r"2 \beta a - 1 + \beta^{2}"
     assert tex(1 + lam**2 + 2 * lam * c - lam / c) == r"1 + 2 \lambda c + \lambda^{2} - \frac{\lambda}{c}"
     assert tex(beta * room**2) == r"\beta {\left(2 - \beta\right)}^{2}"
     assert tex(beta / room) == r"\frac{\beta}{2 - \beta}"
+    assert r"$0 \le \beta \le 1$" in prove("G6").statement
     proof = prove("G12")
-    assert r"(any $d, V \ge 1$ by inner products, $C = 2, 3, 4$ (any $C$ by induction)" in proof.to_latex()
     assert proof.vouched in proof._repr_html_()
 
 
 def test_a_name_that_is_no_claim():
     with pytest.raises(ValueError, match="claim is 'G15'; expected one of G1, G2"):
         prove("G15")
+
+
+def nothing(*hypotheses, relation=sp.true):
+    """A claim for trying the engine."""
+    return Claim("G0", "Nothing", "<0>", (Conclusion(relation, tuple(hypotheses)),), "any dimension")
 
 
 BESIDE = {"Beside G8": joint_spectral_radius_of_a_box, "Beside G12": released_difference}
@@ -127,9 +120,9 @@ PERTURBED = {
     "operator_norm": (lambda f: lambda alpha, beta, *x: f(alpha, beta / 2, *x), ("G3", "G7", "G14")),
     "error_factor": (lambda f: lambda beta, a: f(beta, a) ** 2 + beta, ("G2", "G4", "G8")),
     "tracking_bound": (lambda f: lambda rho, drift, e0, t: f(rho, drift, e0, t + 1), ("G5",)),
-    "unit_alignment": (lambda f: lambda lam, c: f(lam, c) + lam, ("G6",)),
+    "alignment": (lambda f: lambda lam, c, *size: f(lam, c, *size) + lam, ("G6", "Beside G8")),
     "norm_envelope": (lambda f: lambda alpha, lam: f(alpha, lam / 2), ("G7", "G8", "G9", "G12")),
-    "largest_norm": (lambda f: lambda alpha, beta, lam: f(alpha, beta / 2, lam), ("G7",)),
+    "largest_norm": (lambda f: lambda alpha, beta, *rest: f(alpha, beta / 2, *rest), ("G7",)),
     "worst_cosine": (lambda f: lambda beta, lam: -f(beta, lam), ("G7", "Beside G8")),
     "aligned_norm": (lambda f: lambda alpha, beta, lam: f(alpha, beta, lam / 2), ("Beside G8",)),
     "cycle_tokens": (lambda f: lambda L: f(L)[::-1] and (f(L)[0], f(2 * L)[1]), ("G8", "G9", "G12")),
@@ -187,7 +180,7 @@ FALSE = {
         + (NORM - closed_forms.sides(beta, kappa, along, across)[0]) ** 2
         - closed_forms.singular_square_sum(beta, kappa * along, 1, along**2 + across**2)
     ),
-    "doubled gates keep beta a at most 2": lambda: sp.Ge(2 - beta * closed_forms.unit_alignment(lam, c), 0),
+    "doubled gates keep beta a at most 2": lambda: sp.Ge(2 - beta * closed_forms.alignment(lam, c), 0),
     "mean-square growth is at most 1 for beta <= 1": lambda: sp.Le(
         closed_forms.mean_square_growth(1, beta, lam, c, d), 1
     ),
@@ -219,9 +212,7 @@ def test_check_accepts_what_is_true():
     check(sp.Matrix([[(lam + 1) ** 2 - lam**2 - 2 * lam - 1, 0]]), "a matrix")
     check(sp.Eq(sp.sin(z) ** 2 + sp.cos(z) ** 2, 1), "an equation")
     check(sp.Ge(z**2 - 2 * z + 1, 0), "a square, seen after factoring")
-    check(sp.Gt(alpha + beta, 0), "a strict inequality")
-    slack = sp.Symbol("(1 - z)", nonnegative=True)
-    check(slack - 1 + z, "a symbol that stands for an expression", where={slack: 1 - z})
+    check(sp.Gt(kappa + 1, 0), "a strict inequality")
 
 
 def test_what_is_true_but_not_seen_is_refused_without_a_witness():
@@ -234,23 +225,124 @@ def test_what_is_true_but_not_seen_is_refused_without_a_witness():
 
 
 def test_a_derivation_takes_no_unproved_step():
-    p = Derivation("G0", "Nothing", "Nothing.", hypotheses=("none",), dimension="any d >= 1")
-    with pytest.raises(ProofError):
-        p.equal(a, a + 1, "no identity")
-    with pytest.raises(ProofError):
-        p.nonnegative(a, a, "no sign is known")
-    with pytest.raises(ProofError):
-        p.nonnegative(1 - beta, p.room(1 - beta) ** 2, "the certificate is another expression")
-    with pytest.raises(ProofError):
-        p.nonnegative(beta, beta, "may be zero", strict=True)
+    p = Derivation(nothing(beta <= 1, beta >= 0))
+    for wrong in (
+        lambda: p.equal(a, a + 1, "no identity"),
+        lambda: p.at_least(a, 0, a, "no sign is known"),
+        lambda: p.at_least(1 - beta, 0, p.room(1 - beta) ** 2, "the certificate is another expression"),
+        lambda: p.at_least(beta, 0, beta, "may be zero", strict=True),
+        lambda: p.at_least(1, lam, p.room(1 - lam), "no hypothesis says so"),
+        lambda: p.equal(a / lam, a / lam, "a division by what may be zero"),
+        lambda: p.let(sp.Symbol("1"), sp.Integer(0), "a number is no name"),
+        lambda: p.equal(0, 1, "zero is one"),
+        lambda: p.by(Fact.PLANE, sp.Eq(a, 1), "without two dimensions"),
+        lambda: p.uses(claims()["G7"], 2, "without what it needs"),
+        lambda: p.chain(beta, 1, 0, reason="downwards"),
+    ):
+        with pytest.raises(ProofError):
+            wrong()
     assert p.steps == []
-    p.nonnegative(2 - beta, 1 + p.room(1 - beta), "a hypothesis", strict=True)
-    p.by(Fact.TRIANGLE, "x")
-    assert [step.kind for step in p.proof().steps] == ["inequality", "fact"]
-    assert p.proof().steps[0].latex == r"2 - \beta = 1 + {\left(1 - \beta\right)} > 0"
-    assert p.proof().vouched == "SymPy checked every step but 2 (standard fact)."
-    assert prove("G2").vouched == "SymPy checked every step."
-    assert prove("G5").vouched == "SymPy checked every step but 3, 7 (standard facts) and 1 (other claim)."
+    p.at_least(2, beta, 1 + p.room(1 - beta), "a hypothesis", strict=True)
+    p.by(Fact.TRIANGLE, sp.Le(a, c))
+    assert [step.kind for step in p.steps] == ["inequality", "fact"]
+    assert p.steps[0].latex == r"2 - \beta = 1 + {\left(1 - \beta\right)} > 0"
+    assert p.steps[0].given == (r"$\beta \le 1$",)
+
+
+@pytest.mark.parametrize("expr", [-1 - lam**2, 1 - beta * 2, beta - 2, lam])
+def test_room_is_given_only_where_a_hypothesis_says_so_and_refused_with_a_rational_point(expr):
+    p = Derivation(nothing(beta >= 0, beta <= 1))
+    with pytest.raises(ProofError) as error:
+        p.room(expr)
+    point = error.value.witness
+    assert point is not None
+    assert expr.subs(point) < 0
+    assert all(value.is_rational for value in point.values())
+    assert 0 <= point.get(beta, 0) <= 1
+
+
+def test_what_is_shown_is_what_was_compared():
+    p = Derivation(nothing())
+    with pytest.raises(TypeError):
+        p.equal(0, 0, "free text", shown="1", shown_right="2")
+    for proof in (*prove_all().values(), joint_spectral_radius_of_a_box(), released_difference()):
+        for step in proof.steps:
+            # A relation stands in what is shown; the words beside it are no relation.
+            assert step.relation is not None
+            assert step.latex.startswith(tex(step.relation)) or step.kind == "inequality"
+            words = step.reason if step.kind != "fact" else step.reason.split(". ", 1)[-1]
+            inline = "".join(words.split("$")[1::2]) if step.kind != "fact" or ". " in step.reason else ""
+            assert not re.search(r"=|<|>|\\le\b|\\ge\b", inline), step.reason
+
+
+def variants(relation):
+    """A statement with another relation, constant, sign or exponent, and one that says nothing of it."""
+    yield sp.Eq(sp.Symbol(r"\|A\|", real=True), 0)
+    if isinstance(relation, sp.Equivalent):
+        left, right = sorted(relation.args, key=lambda side: isinstance(side, sp.And))
+        yield sp.Equivalent(left.func(left.lhs, left.rhs + 1, evaluate=False), right, evaluate=False)
+        return
+    other = {sp.Eq: sp.Lt, sp.Le: sp.Lt, sp.Ge: sp.Gt, sp.Lt: sp.Le, sp.Gt: sp.Ge}[relation.func]
+    yield other(relation.lhs, relation.rhs, evaluate=False)
+    if relation.func is not sp.Eq:
+        yield relation.func(relation.rhs, relation.lhs, evaluate=False)
+    if relation.lhs.is_commutative and not isinstance(relation.lhs, sp.MatrixExpr):
+        for changed in (
+            relation.rhs + 1,
+            2 * relation.rhs + int(relation.rhs == 0),
+            -relation.rhs - int(relation.rhs == 0),
+        ):
+            yield relation.func(relation.lhs, changed, evaluate=False)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_another_statement_has_no_proof(claim, monkeypatch):
+    proved = prove(claim)
+    original = claims()[claim]
+    assert proved.statement == original.statement
+    engine = sys.modules[Derivation.__module__]
+    for i, conclusion in enumerate(original.conclusions):
+        for other in variants(conclusion.relation):
+            # The proof as it is, asked to prove another statement in the end.
+            changed = dataclasses.replace(conclusion, relation=other)
+            mutated = dataclasses.replace(
+                original, conclusions=(*original.conclusions[:i], changed, *original.conclusions[i + 1 :])
+            )
+            p = finished(original, claim, monkeypatch, engine)
+            p.claim = mutated
+            with pytest.raises(ProofError, match="the statement"):
+                p.proof()
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_proof_needs_exactly_the_hypotheses_of_each_relation(claim, monkeypatch):
+    original = claims()[claim]
+    engine = sys.modules[Derivation.__module__]
+    p = finished(original, claim, monkeypatch, engine)
+    for i, conclusion in enumerate(original.conclusions):
+        fewer = [tuple(h for h in conclusion.given if h != one) for one in conclusion.given]
+        for given in (*fewer, (*conclusion.given, sp.Ge(sp.Symbol("m", real=True), 0))):
+            changed = dataclasses.replace(conclusion, given=given)
+            p.claim = dataclasses.replace(
+                original, conclusions=(*original.conclusions[:i], changed, *original.conclusions[i + 1 :])
+            )
+            with pytest.raises(ProofError, match="stated"):
+                p.proof()
+
+
+_FINISHED = {}
+
+
+def finished(original, claim, monkeypatch, engine):
+    """The derivation of a claim with all its steps, before it says what it proved."""
+    if claim not in _FINISHED:
+        kept = []
+        whole = engine.Derivation.proof
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.Derivation, "proof", lambda self: kept.append(self) or whole(self))
+            prove.__wrapped__(claim)
+        _FINISHED[claim] = kept[-1]
+    return _FINISHED[claim]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 17])
