@@ -16,7 +16,8 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _NORM_EPS = 1e-6
 
 Bounds = tuple[tuple[int, int], ...]
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)

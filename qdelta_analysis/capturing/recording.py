@@ -160,7 +160,7 @@ def _compare(
     own = call.rows(o).to(tokens["v"].dtype)
     written = _written(own, o.dtype)
     allowed = _SUMS[sums] + written if given is None else torch.full_like(written, given)
-    V = own.shape[-1]
+    V, error = own.shape[-1], torch.full_like(allowed, torch.inf)  # until it is looked at
     draw = torch.Generator().manual_seed(number)
     some = torch.randn(V, _DIRECTIONS, generator=draw, dtype=torch.float64).to(own)
     # A few directions in which a head's outputs happen to be small prove nothing against it: then all of them.
@@ -207,7 +207,8 @@ def _precision(o: Tensor, sums_wide: bool) -> str:
         found = torch.float32 if torch.equal(o, o.float().to(o.dtype)) else o.dtype
     if found == torch.float32 and device != "cpu":
         return "tf32"  # of tensor cores: FLA's kernels use it whatever torch is told
-    if found == torch.float32 and (products := torch.backends.mkldnn.matmul.fp32_precision) in ("tf32", "bf16"):
+    products = torch.backends.mkldnn.matmul.fp32_precision  # pyright: ignore[reportAttributeAccessIssue] (not in its stubs)
+    if found == torch.float32 and products in ("tf32", "bf16"):
         return {"tf32": "tf32", "bf16": "bfloat16"}[products]
     return str(found).removeprefix("torch.")
 

@@ -147,6 +147,7 @@ class _Watched(StandIn):
     """A stand-in that a compiled model's graph ends before."""
 
     outside_graphs: ClassVar[Callable[..., Any] | None] = None
+    _call: ClassVar[Callable[..., Any]]
     whole: ClassVar[bool]  # whether what it calls is outside of graphs as well
 
     def __init__(self, layer: nn.Module | None, found: Any, function: Callable[..., Any]):

@@ -126,7 +126,7 @@ def _backward_pass() -> int:
 # torch.utils.checkpoint looks these two up whenever it is called: one keeps the function for `use_reentrant=True`, the
 # other for False. What is at work then is kept with it.
 def _checkpoints() -> tuple[Place, Place]:
-    owner = vars(torch.utils.checkpoint)
+    owner = torch.utils.checkpoint.__dict__
     return Place(owner, "CheckpointFunction", _Reentrant), Place(owner, "_CheckpointFrame", _Frame)
 
 
@@ -140,7 +140,8 @@ class _Reentrant(StandIn):
         def either(*inputs):  # the same function serves the forward pass
             return (function if _backward_pass() == again.backward else again)(*inputs)
 
-        return self.function.apply(either if again.works else function, *args)
+        checkpoint: Any = self.function
+        return checkpoint.apply(either if again.works else function, *args)
 
 
 class _Frame(StandIn):

@@ -36,7 +36,8 @@ def lagged(inputs: QDeltaInputs, batch: Tensor, token: Tensor) -> Tensor:
             break
         now, later = _read(inputs, b, t), _read(inputs, b, t + lag)
         pairs = _products(now, later)
-        random = _products(now, tuple(y.roll(1, 0) for y in later))
+        k, q, scalars = (y.roll(1, 0) for y in later)
+        random = _products(now, (k, q, scalars))
         found += [z(y).amax((-1, -2)) for y in (pairs - random, pairs.square() - random.square())]
         before, after = (y[2] - y[2].mean(0) for y in (now, later))  # [P, H, 4]
         found.append(z(before[..., :, None] * after[..., None, :]).amax((-1, -2)))

@@ -296,7 +296,7 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
         prompt = embedded if embedded is not None else kwargs.get("input_ids") if inputs is None else inputs
         if prompt is not None and not prompt.shape[1]:
             raise ValueError(f"the prompt has shape {list(prompt.shape)}; expected at least one token in each row.")
-        return super().generate(inputs, *args, **kwargs)
+        return super().generate(inputs, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue] (of the mixin)
 
     def _hidden_states_wanted(self, asked: bool | None) -> bool:
         return bool(self.config.output_hidden_states if asked is None else asked)

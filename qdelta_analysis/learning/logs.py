@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from ..extras import from_extra
 from ..files import replacing
@@ -27,12 +27,10 @@ class Logs:
 
     def __init__(self, folder: Path, step: int, *, tensorboard: bool):
         folder.mkdir(parents=True, exist_ok=True)
-        if tensorboard:
-            with from_extra("training", ", or tensorboard=False (--no-tensorboard)"):
-                from torch.utils.tensorboard import SummaryWriter
+        board = _board() if tensorboard else None
         for name, columns in (("steps.csv", STEPS), ("watched.csv", WATCHED)):
             _drop_rows(folder / name, columns, step)
-        self._board = SummaryWriter(str(folder), purge_step=step) if tensorboard else None
+        self._board = None if board is None else board(str(folder), purge_step=step)
         self._files: list[IO[str]] = []
         self._steps, self._watched = (self._open(folder / name) for name in ("steps.csv", "watched.csv"))
 
@@ -70,6 +68,14 @@ class Logs:
     def _open(self, path: Path):
         self._files.append(file := path.open("a", newline="", buffering=1))  # row by row
         return csv.writer(file)
+
+
+def _board() -> Any:
+    """Return TensorBoard's writer, before anything is changed that would wait for it."""
+    with from_extra("training", ", or tensorboard=False (--no-tensorboard)"):
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter
 
 
 def _drop_rows(path: Path, names: tuple[str, ...], step: int) -> None:

@@ -19,7 +19,7 @@ _RULES = {
     "q-delta": ("error_after", "diamond", "solid"),
 }
 _MORE = ("norm", "alignment", "memory_bound", "error_bound", "memory", "error_after", "error_before")
-_MARKS = dict(zip(DASHES, ("x", "cross", "star", "triangle-down", "pentagon", "hexagram"), strict=True))
+_MARKS: dict[str, str] = dict(zip(DASHES, ("x", "cross", "star", "triangle-down", "pentagon", "hexagram"), strict=True))
 _LAYERS = (("memory", "solid"), ("error_after", "dash"), ("alignment", "dot"), ("norm", "dashdot"))
 
 

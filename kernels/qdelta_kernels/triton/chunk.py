@@ -46,7 +46,7 @@ class Call:
         B, T = q.shape[:2]
         K, V = ceil_power(q.shape[3]), -(-v.shape[3] // 16) * 16
         q, k, v = padded(q, K), padded(k, K), padded(v, V)
-        initial = None if initial is None else padded(initial, V, K)
+        initial = None if initial is None else padded(initial.float(), V, K)
         tensors = (None if x is None else x.contiguous() for x in (q, k, v, g, beta, lam, initial))
         return Call(
             *tensors,

@@ -12,6 +12,66 @@ def sized(b_x):
     return tl.where((b_x > 1e-37) & (b_x < float("inf")), b_x, 1.0)
 
 
+@triton.jit
+def vectors(v, o_hat, reads, pid, o_gate, m_t, b_lam, o_v, V: tl.constexpr, C: tl.constexpr):
+    """Load eps, v_hat and o_hat of a chunk's tokens, [C, BV]."""
+    m_tv = m_t[:, None] & (o_v < V)[None, :]
+    o_cv = (pid * C + tl.arange(0, C))[:, None] * V + o_v[None, :]
+    b_o_hat = tl.load(o_hat + o_cv, mask=m_tv, other=0.0).to(tl.float32)
+    b_read = tl.load(reads + o_cv, mask=m_tv, other=0.0).to(tl.float32)
+    b_v = tl.load(v + o_gate[:, None] * V + o_v[None, :], mask=m_tv, other=0.0).to(tl.float32)
+    return b_v - b_read, b_read - b_lam[:, None] * b_o_hat, b_o_hat
+
+
+@triton.jit
+def largest(v, o_hat, reads, pid, o_gate, m_t, b_lam, V: tl.constexpr, C: tl.constexpr, BV: tl.constexpr):
+    """Return the largest entries of eps, v_hat and o_hat, [C] each, to divide by."""
+    b_error = tl.zeros([C], tl.float32)
+    b_key = tl.zeros([C], tl.float32)
+    b_query = tl.zeros([C], tl.float32)
+    for i_v in range(0, V, BV):
+        b_eps, b_v_hat, b_o_hat = vectors(v, o_hat, reads, pid, o_gate, m_t, b_lam, i_v + tl.arange(0, BV), V, C)
+        b_error = tl.maximum(b_error, tl.max(tl.abs(b_eps), 1))
+        b_key = tl.maximum(b_key, tl.max(tl.abs(b_v_hat), 1))
+        b_query = tl.maximum(b_query, tl.max(tl.abs(b_o_hat), 1))
+    return sized(b_error), sized(b_key), sized(b_query)
+
+
+@triton.jit
+def sums(
+    v,
+    o_hat,
+    reads,
+    pid,
+    o_gate,
+    m_t,
+    b_lam,
+    b_error_unit,
+    b_key_unit,
+    b_query_unit,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BV: tl.constexpr,
+):
+    """Return eps.eps, v_hat.v_hat, o_hat.o_hat, v_hat.o_hat and eps.v_hat in these units, [C] each."""
+    b_error2 = tl.zeros([C], tl.float32)
+    b_key2 = tl.zeros([C], tl.float32)
+    b_query2 = tl.zeros([C], tl.float32)
+    b_inner = tl.zeros([C], tl.float32)
+    b_write = tl.zeros([C], tl.float32)
+    for i_v in range(0, V, BV):
+        b_eps, b_v_hat, b_o_hat = vectors(v, o_hat, reads, pid, o_gate, m_t, b_lam, i_v + tl.arange(0, BV), V, C)
+        b_eps *= (1 / b_error_unit)[:, None]
+        b_v_hat *= (1 / b_key_unit)[:, None]
+        b_o_hat *= (1 / b_query_unit)[:, None]
+        b_error2 += tl.sum(b_eps * b_eps, 1)
+        b_key2 += tl.sum(b_v_hat * b_v_hat, 1)
+        b_query2 += tl.sum(b_o_hat * b_o_hat, 1)
+        b_inner += tl.sum(b_v_hat * b_o_hat, 1)
+        b_write += tl.sum(b_eps * b_v_hat, 1)
+    return b_error2, b_key2, b_query2, b_inner, b_write
+
+
 @triton.jit(do_not_specialize=["HV"])
 def diagnostics_kernel(
     v,
@@ -58,46 +118,27 @@ def diagnostics_kernel(
     b_lam = tl.zeros([C], tl.float32)
     if HAS_LAM:
         b_lam += tl.load(lam + o_gate, mask=m_t, other=0.0).to(tl.float32)
-    # In units of the largest entry of each vector no square over- or underflows: one pass finds it, one sums.
-    b_error_unit = tl.zeros([C], tl.float32)
-    b_key_unit = tl.zeros([C], tl.float32)
-    b_query_unit = tl.zeros([C], tl.float32)
-    b_error2 = tl.zeros([C], tl.float32)
-    b_key2 = tl.zeros([C], tl.float32)
-    b_query2 = tl.zeros([C], tl.float32)
-    b_inner = tl.zeros([C], tl.float32)
-    b_write = tl.zeros([C], tl.float32)
+    b_error_unit = tl.full([C], 1.0, tl.float32)
+    b_key_unit = tl.full([C], 1.0, tl.float32)
+    b_query_unit = tl.full([C], 1.0, tl.float32)
+    b_error2, b_key2, b_query2, b_inner, b_write = sums(
+        v, o_hat, reads, pid, o_gate, m_t, b_lam, b_error_unit, b_key_unit, b_query_unit, V, C, BV
+    )
+    b_least = tl.minimum(tl.minimum(b_error2, b_key2), b_query2)
+    b_most = tl.maximum(tl.maximum(b_error2, b_key2), b_query2)
+    if tl.max(tl.where(m_t & ~((b_least > 1e-28) & (b_most < 1e37)), 1, 0), 0) > 0:
+        # Squares out of float32's range, or nothing to square: again in units of each vector's largest entry.
+        b_error_unit, b_key_unit, b_query_unit = largest(v, o_hat, reads, pid, o_gate, m_t, b_lam, V, C, BV)
+        b_error2, b_key2, b_query2, b_inner, b_write = sums(
+            v, o_hat, reads, pid, o_gate, m_t, b_lam, b_error_unit, b_key_unit, b_query_unit, V, C, BV
+        )
     b_start2 = tl.zeros([BV], tl.float32)
-    for SUM in tl.static_range(2):
-        if SUM:
-            b_by_error, b_by_key, b_by_query = 1 / sized(b_error_unit), 1 / sized(b_key_unit), 1 / sized(b_query_unit)
-        for i_v in range(0, V, BV):
-            m_v = o_v + i_v < V
-            m_tv = m_t[:, None] & m_v[None, :]
-            o_cv = (pid * C + o_c)[:, None] * V + (o_v + i_v)[None, :]
-            b_o_hat = tl.load(o_hat + o_cv, mask=m_tv, other=0.0).to(tl.float32)
-            b_read = tl.load(reads + o_cv, mask=m_tv, other=0.0).to(tl.float32)
-            b_v = tl.load(v + o_gate[:, None] * V + (o_v + i_v)[None, :], mask=m_tv, other=0.0).to(tl.float32)
-            b_v_hat = b_read - b_lam[:, None] * b_o_hat
-            b_eps = b_v - b_read
-            if SUM:
-                b_eps *= b_by_error[:, None]
-                b_v_hat *= b_by_key[:, None]
-                b_o_hat *= b_by_query[:, None]
-                b_error2 += tl.sum(b_eps * b_eps, 1)
-                b_key2 += tl.sum(b_v_hat * b_v_hat, 1)
-                b_query2 += tl.sum(b_o_hat * b_o_hat, 1)
-                b_inner += tl.sum(b_v_hat * b_o_hat, 1)
-                b_write += tl.sum(b_eps * b_v_hat, 1)
-                b_start2 += tl.load(norm2 + pid * V + i_v + o_v, mask=m_v, other=0.0)
-            else:
-                b_error_unit = tl.maximum(b_error_unit, tl.max(tl.abs(b_eps), 1))
-                b_key_unit = tl.maximum(b_key_unit, tl.max(tl.abs(b_v_hat), 1))
-                b_query_unit = tl.maximum(b_query_unit, tl.max(tl.abs(b_o_hat), 1))
+    for i_v in range(0, V, BV):
+        b_start2 += tl.load(norm2 + pid * V + i_v + o_v, mask=o_v + i_v < V, other=0.0)
     b_error_way, b_key_way, b_query_way = tl.sqrt(b_error2), tl.sqrt(b_key2), tl.sqrt(b_query2)
-    b_error = b_error_way * sized(b_error_unit)
-    b_key = b_key_way * sized(b_key_unit)
-    b_query = b_query_way * sized(b_query_unit)
+    b_error = b_error_way * b_error_unit
+    b_key = b_key_way * b_key_unit
+    b_query = b_query_way * b_query_unit
     p_products = products + pid * 2 * C + o_c
     b_kk = tl.load(p_products)
     b_alignment = b_kk + b_lam * tl.load(p_products + C)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..diagnostics import FALLEN, length
+from ..diagnostics import FALLEN
 from .chunk import Call, Prepared, Traced, prepare, run, scan, span_products
 from .diagnostics import diagnostics_kernel
 from .launch import ceil_power
@@ -27,10 +27,11 @@ def trace(q, k, v, g, beta, lam, initial, at: list[int], keep_updates: bool, chu
     prepared = prepare(call, spans, trace=True)
     entering = _follow(call, spans, prepared, plan, {"eps": eps, "traced": traced})
     *scalars, fallen = _diagnose(call, spans, prepared, traced)
-    # From there on too: what rounding left of the larger memory stays in the state that the chunks hand on.
     if T:
-        fallen = fallen.cummax(1).values
-        scalars[-1] = torch.where(fallen != 0, _followed_norm(call, fallen[:, -1].contiguous()), scalars[-1])
+        # From there on too: what rounding left of the larger memory stays in the state that the chunks hand on.
+        token = torch.arange(T, device=q.device)[:, None]
+        first = torch.where(fallen != 0, token, T).amin(1)
+        scalars[-1] = torch.where(token >= first[:, None], _followed_norm(call, first < T), scalars[-1])
     updates = None if eps is None else (call.beta[..., None] * eps)[..., :V]
     return *scalars, updates, _states(call, plan, entering, at)[..., :K, :V]
 
@@ -97,8 +98,8 @@ def _followed_norm(call: Call, wanted: Tensor) -> Tensor:
     norm = call.q.new_empty((B, T, HV, -(-V // min(DECODED_V, ceil_power(V)))), dtype=torch.float32)
     bounds = T * torch.arange(B + 1, device=norm.device)
     tensors = (call.q, call.k, call.v, call.g, call.beta, call.lam)
-    decode(*tensors, bounds, call.initial, norm=norm, wanted=wanted)
-    return length(norm)[0]
+    decode(*tensors, bounds, call.initial, norm=norm, wanted=wanted.to(torch.int8))
+    return norm.double().norm(dim=-1).float()
 
 
 def _states(call: Call, plan: Plan, entering: Tensor, at: list[int]) -> Tensor:

@@ -159,7 +159,7 @@ def stored(name: str, what: str = "results", folder: Path = FOLDER) -> pd.DataFr
 
 def _read_losses(path: Path) -> pd.DataFrame:
     try:
-        log = pd.read_csv(path)[["step", "tokens", "loss"]]
+        log = pd.DataFrame(pd.read_csv(path)[["step", "tokens", "loss"]])
         return log.astype({"step": "int64", "tokens": "int64", "loss": "float64"})
     except FileNotFoundError:
         raise
