@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import sys
 from contextlib import suppress
@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
     with suppress(KeyboardInterrupt):
         fit(spread(), CONFIG, told, keeping=keeping, progress=False)
     if rank == 0:
-        os.link(keeping.folder / "checkpoint.safetensors", folder / "half.safetensors")
+        shutil.copyfile(keeping.folder / "checkpoint.safetensors", folder / "half.safetensors")
     current().wait()
     resumed = spread(seed=7)  # whose weights the checkpoint replaces
     fit(resumed, CONFIG, batches, keeping=keeping, progress=False)

@@ -34,7 +34,7 @@ def test_every_variant_is_one_graph_and_computes_the_same():
     for name, one in found.items():
         assert one["graphs"] == 1, name
         assert one["same names"], name
-        assert max(one["errors"].values()) < 1e-5, name
+        assert max(one["errors"].values()) < 1e-11, name
 
 
 def test_every_way_to_call_a_model_gives_the_same_compiled():

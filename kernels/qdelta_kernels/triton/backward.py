@@ -77,11 +77,9 @@ def state_gradient_kernel(
             m_t = o_c < end - t
             b_k = k.load([row, column_k])
             b_q = q.load([row, column_k])
-            b_do = do.load([row, column_v])
             if not FULL:
                 b_k = tl.where(m_t[:, None], b_k, 0.0)
                 b_q = tl.where(m_t[:, None], b_q, 0.0)
-                b_do = tl.where(m_t[:, None], b_do, 0.0)
             b_T = inverse.load([row_c, 0])
             b_A = readout.load([row_c, 0])
             m_tv = m_t[:, None] & m_v[None, :]
@@ -89,6 +87,9 @@ def state_gradient_kernel(
             b_ds = b_dS.to(k.dtype)
             if STORE_CHUNKS:
                 store_chunk_state(dstates + i_chunk * V * K, b_ds, o_k, o_v, K, V, False)
+            b_do = do.load([row, column_v])  # as late as it can be: registers are short
+            if not FULL:
+                b_do = tl.where(m_t[:, None], b_do, 0.0)
             b_dO = tl.trans(b_do)
             b_deps = tl.dot(b_ds, tl.trans(b_k), input_precision=DOT) * b_write[None, :]
             b_deps = tl.dot(b_dO, b_A, acc=b_deps, input_precision=DOT)
