@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def eager_where_packed(function: Callable[P, R]) -> Callable[P, R]:
 
     A graph is traced once, with no values to look at; the same graph for other bounds would give other sequences.
     """
-    outside = torch.compiler.disable(function, reason="cu_seqlens decides what is computed")
+    outside: Any = torch.compiler.disable(function, reason="cu_seqlens decides what is computed")
 
     @functools.wraps(function)
     def call(*args: P.args, **options: P.kwargs) -> R:

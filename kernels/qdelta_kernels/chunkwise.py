@@ -79,7 +79,7 @@ def chunk_qdelta_rule(
     if not torch.is_grad_enabled():  # inside a Function nobody can tell, and the entering states would be kept
         tensors = tuple(x.detach() for x in tensors)
     if a.bounds is None:
-        o, state = _equal_sequences(*tensors, chunk_size, a.scale, intra)
+        o, state = _equal_sequences(*tensors, chunk_size=chunk_size, scale=a.scale, intra=intra)
     else:
         o, state = _ChunkRule.apply(*tensors, chunk_layout(a, chunk_size), a.scale, intra, cu_seqlens)
     return o.to(a.out_dtype), state if output_final_state else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -66,7 +68,7 @@ def differentiable_gradients(inputs: tuple, do: Tensor, dstate: Tensor, **option
     """
     with torch.enable_grad():
         *tokens, state = inputs
-        found = recurrent_qdelta_rule(*tokens, initial_state=state, output_final_state=True, **options)
+        found: Any = recurrent_qdelta_rule(*tokens, initial_state=state, output_final_state=True, **options)
         wanted = [x for x in inputs if x is not None and x.requires_grad]
         each = iter(torch.autograd.grad(found, wanted, (do, dstate), create_graph=True, allow_unused=True))
     return tuple(next(each) if x is not None and x.requires_grad else None for x in inputs)

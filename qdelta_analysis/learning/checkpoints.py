@@ -102,5 +102,5 @@ def _sum_of(tensors: Mapping[str, Tensor]) -> str:
     found = 0
     for name, x in sorted(tensors.items()):
         found = zlib.crc32(f"{name} {x.dtype}".encode(), found)
-        found = zlib.crc32(memoryview(x.reshape(-1).view(torch.uint8).numpy()), found)
+        found = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy().data, found)
     return f"crc32 {found:08x}"
