@@ -22,6 +22,7 @@ from .notation import parenthesised, tex
 from .proof import Fact, Kind, Proof, Step, shown
 
 _POINTS, _TRIES, _CLEARLY = 12, 400, 1e-20  # points drawn; tries to draw one; by how much a false step must fail
+_NEAR = 1e-6  # closer to zero than this, floating point does not decide
 _INEQUALITIES = sp.Ge | sp.Le | sp.Gt | sp.Lt
 Statement = sp.Basic | MatrixBase | bool
 Used = frozenset[Hypothesis]
@@ -142,7 +143,8 @@ class Derivation:
             meaning, granted = self._meaning[room]
             used |= granted
             symbol = max(meaning.free_symbols, key=str)
-            put_in |= {symbol: sp.solve(meaning - sp.Dummy("w", positive=True), symbol)[0]}
+            sign = {"positive" if room.is_positive else "nonnegative": True, "integer": meaning.is_integer}
+            put_in |= {symbol: sp.solve(meaning - sp.Dummy("w", **sign), symbol)[0]}
         (meant_left, used_left), (meant_right, used_right) = (self._meant(side, put_in) for side in (left, right))
         used |= used_left | used_right | self._defined([left, right, meant_left, meant_right], put_in, reason)
         used |= self._vanishes(_difference(meant_left, meant_right), reason)
@@ -404,6 +406,7 @@ class Derivation:
         return [self._meant(bound)[0] for bound in bounds]
 
     def _solutions(self, condition: Any, of: sp.Expr, z: sp.Symbol, reason: str) -> tuple[Any, Used]:
+        """Which values z of an expression meet a condition, and what that used."""
         if isinstance(condition, sp.And):
             parts = [self._solutions(part, of, z, reason) for part in condition.args]
             return sp.Intersection(*(s for s, _ in parts)), frozenset().union(*(u for _, u in parts))
@@ -415,7 +418,11 @@ class Derivation:
             else:
                 factors.append(factor)
         used |= self._sign(sp.Mul(*factors), True, reason) if factors else frozenset()
-        return _solve(rest.subs(of, z), isinstance(condition, sp.Gt | sp.Lt), z), used
+        rest = rest.subs(of, z)
+        try:
+            return _solve(rest, isinstance(condition, sp.Gt | sp.Lt), z), used
+        except (NotImplementedError, ValueError) as error:  # SymPy's, for what it cannot solve or has more unknowns
+            raise ProofError(self.claim.name, reason, f"{condition}, which is not solved for {of}") from error
 
     def _therefore(self, relation: Any, squared: bool) -> str:
         return rf", \quad {tex(relation)}" if squared else ""
@@ -563,13 +570,18 @@ def _refuting(gap: Any, inequality: bool, strict: bool, bounds: Iterable[Any]) -
     if not all(symbol.is_commutative for symbol in free):
         return None
     draw, found = random.Random(0), 0
-    outside = _quickly(bounds, free)
+    rooms, gaps = _floats([_margin(bound) for bound in bounds], free), _floats(entries, free)
     for _ in range(_TRIES):
         point: dict[Any, sp.Expr] = {symbol: _value(symbol, draw, bounds) for symbol in free}
-        if outside(point) or any(bound.subs(point) != sp.true for bound in bounds):
+        place = rooms(point)
+        if place is None or any(room < -_NEAR for room in place):
+            continue
+        if not all(room > _NEAR for room in place) and any(bound.subs(point) != sp.true for bound in bounds):
             continue
         found += 1
-        for entry in entries:
+        values = gaps(point) if inequality else None
+        clearly_true = values is not None and all(value > _NEAR for value in values)
+        for entry in () if clearly_true else entries:
             value = sp.N(entry.subs(point), 30)
             if not value.is_extended_real:
                 continue
@@ -581,20 +593,23 @@ def _refuting(gap: Any, inequality: bool, strict: bool, bounds: Iterable[Any]) -
     return None
 
 
-def _quickly(bounds: Sequence[Any], free: Sequence[Any]) -> Callable[[Mapping[Any, Any]], bool]:
-    """Whether a point is clearly outside of some bound, in floating point: most points are."""
-    if not bounds:
-        return lambda point: False
-    inequalities = [_gap(b) if isinstance(b, _INEQUALITIES) else -sp.Abs(_gap(b)) for b in bounds if b.rel_op != "!="]
-    gaps = sp.lambdify(free, inequalities, "math")
+def _margin(bound: Any) -> Any:
+    """An expression that is positive inside a bound, negative outside."""
+    gap = _gap(bound)
+    return gap if isinstance(bound, _INEQUALITIES) else sp.Abs(gap) if bound.rel_op == "!=" else -sp.Abs(gap)
 
-    def outside(point: Mapping[Any, Any]) -> bool:
+
+def _floats(exprs: Sequence[Any], free: Sequence[Any]) -> Callable[[Mapping[Any, Any]], list[float] | None]:
+    """Values at a point in floating point, which decide most points; None where there are none."""
+    function = sp.lambdify(free, list(exprs), "math")
+
+    def values(point: Mapping[Any, Any]) -> list[float] | None:
         try:
-            return any(gap < -1e-9 for gap in gaps(*(float(point[symbol]) for symbol in free)))
-        except (ArithmeticError, ValueError):
-            return True
+            return [float(value) for value in function(*(float(point[symbol]) for symbol in free))]
+        except (ArithmeticError, ValueError, TypeError, NameError):  # a root below zero, a name that math lacks
+            return None
 
-    return outside
+    return values
 
 
 def _value(symbol: Any, draw: random.Random, bounds: Sequence[Any]) -> sp.Expr:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 
+from . import closed_forms
+
 # Numbers are real, and nothing else is known of them: signs and ranges are hypotheses of the claims. Only counts are
 # integers, and only lengths are nonnegative by what they are.
 alpha, beta, lam, a, c, L, a_max, z = sp.symbols(r"\alpha \beta \lambda a c L \alpha_{\max} z", real=True)
@@ -37,7 +39,7 @@ def vector(name: str, size: int) -> sp.Matrix:
 
 def plane_transition() -> sp.Matrix:
     """Return A / alpha = I - beta x k^T in the plane of k and x, [2, 2]; elsewhere it is the identity."""
-    return sp.eye(2) - beta * sp.Matrix([along, across]) * sp.Matrix([[kappa, 0]])
+    return closed_forms.transition(sp.Matrix([kappa, 0]), sp.Matrix([along, across]), beta)
 
 
 def dot(u: sp.MatrixBase, w: sp.MatrixBase) -> sp.Expr:
@@ -61,6 +63,9 @@ class _Printer(LatexPrinter):
 
     def _print_Contains(self, expr):
         return rf"{self._print(expr.args[0])} \in {self._print(expr.args[1])}"
+
+    def _print_MatAdd(self, expr):
+        return self._print_Add(expr).replace("+ - ", "- ")
 
     def _print_And(self, expr):
         low, high = sorted(expr.args, key=lambda bound: bound.rel_op in ("<", "<="))
@@ -96,6 +101,8 @@ def tex(expr: object) -> str:
         if symbol.name.startswith(_OPEN):  # alone above or below a fraction's line it needs no parentheses
             inside = symbol.name.removeprefix(_OPEN).removesuffix(_CLOSE)
             latex = latex.replace(f"{{{symbol.name}}}", f"{{{inside}}}")
+            if " " not in inside:  # nor does one letter anywhere
+                latex = latex.replace(symbol.name, f"{{{inside}}}")
     return latex
 
 
