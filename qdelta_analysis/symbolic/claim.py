@@ -35,7 +35,7 @@ _ROUNDING = 1e-9
 class Conclusion:
     """One relation that a claim states, and exactly the hypotheses that its proof needs."""
 
-    relation: sp.Basic
+    relation: Any
     given: tuple[Hypothesis, ...] = ()
 
 

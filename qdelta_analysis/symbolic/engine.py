@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -56,7 +57,7 @@ def check(statement: Statement, reason: str, *, claim: str = "claim") -> None:
         witness = {}
     else:
         inequality = isinstance(statement, _INEQUALITIES)
-        gap = _gap(statement) if isinstance(statement, Relational) else statement
+        gap: Any = _gap(statement) if isinstance(statement, Relational) else statement
         strict = isinstance(statement, sp.Gt | sp.Lt)
         residual = (None if _seen(gap, strict) else gap) if inequality else _remainder(gap)
         witness = None if residual is None else _refuting(gap, inequality, strict, ())
@@ -207,7 +208,7 @@ class Derivation:
 
     def states(self, index: int, reason: str, certificate: Any = None, **options: Any) -> None:
         """Derive a relation of the claim, as it stands there: `equal`, or `at_least` with its certificate."""
-        relation = self.claim.conclusions[index].relation
+        relation: Any = self.claim.conclusions[index].relation
         if isinstance(relation, sp.Eq):
             return self.equal(relation.lhs, relation.rhs, reason, **options)
         strict = isinstance(relation, sp.Gt | sp.Lt)
@@ -495,6 +496,11 @@ def _unequal(relation: Any, base: Any) -> bool:
     return sp.expand(_gap(relation) - base) == 0 or sp.expand(_gap(relation) + base) == 0
 
 
+# What is checked does not depend on who asks: claims share steps, and a proof made again is the same.
+_remembered = lru_cache(maxsize=4096)
+
+
+@_remembered
 def _seen(gap: Any, strict: bool) -> bool:
     sign = "is_positive" if strict else "is_nonnegative"
     return any(getattr(form(gap), sign) for form in (lambda e: e, sp.expand, sp.factor))
@@ -502,16 +508,26 @@ def _seen(gap: Any, strict: bool) -> bool:
 
 def _remainder(gap: Any, thorough: bool = True) -> Any:
     """What is left of the first entry that does not simplify to zero."""
-    steps = [_plain, sp.expand, lambda e: sp.cancel(sp.together(_split_powers(e))), sp.simplify]
     for entry in _entries(gap):
         for part in [entry] if entry.is_commutative else _coefficients(entry):
-            for simplify in steps[: 4 if thorough else 3]:
-                part = simplify(part)
-                if part == 0:
-                    break
-            else:
-                return part
+            left = _left_over(part, thorough)
+            if left != 0:
+                return left
     return None
+
+
+@_remembered
+def _left_over(part: Any, thorough: bool) -> Any:
+    """What an expression simplifies to, as far as it takes to reach zero."""
+    for simplify in (_plain, sp.expand, _cancelled, *([sp.simplify] if thorough else [])):
+        part = simplify(part)
+        if part == 0:
+            break
+    return part
+
+
+def _cancelled(entry: Any) -> Any:
+    return sp.cancel(sp.together(_split_powers(entry)))
 
 
 def _coefficients(entry: Any) -> list[Any]:
@@ -544,14 +560,14 @@ def _entries(gap: Any) -> list[Any]:
     if isinstance(gap, sp.Tuple):
         return [entry for part in gap for entry in _entries(part)]
     if isinstance(gap, MatrixBase):
-        return list(gap)
+        return list(gap.flat())
     if isinstance(gap, sp.MatrixExpr):
         gap = gap.doit().expand().doit()
         return [sp.S.Zero] if gap == sp.ZeroMatrix(*gap.shape) else [sp.Symbol(str(gap))]
     return [gap]
 
 
-def _solve(gap: sp.Expr, strict: bool, z: sp.Symbol) -> Any:
+def _solve(gap: Any, strict: bool, z: sp.Symbol) -> Any:
     """Where gap >= 0 (or > 0); a maximum that is subtracted is bounded where each of its arguments is."""
     for largest in gap.atoms(sp.Max):
         if sp.diff(gap.subs(largest, sp.Symbol("M")), sp.Symbol("M")).is_negative:
@@ -564,23 +580,27 @@ def _solve(gap: sp.Expr, strict: bool, z: sp.Symbol) -> Any:
 
 def _refuting(gap: Any, inequality: bool, strict: bool, bounds: Iterable[Any]) -> dict[Any, sp.Expr] | None:
     """A rational point that meets the bounds, and the symbols' assumptions, and at which the step is clearly false."""
-    entries = _entries(gap)
-    bounds = [b for b in bounds if b != sp.true]
+    return _refuting_point(tuple(_entries(gap)), inequality, strict, tuple(b for b in bounds if b != sp.true))
+
+
+@_remembered
+def _refuting_point(entries: Any, inequality: bool, strict: bool, bounds: Any) -> dict[Any, sp.Expr] | None:
     free = sorted(set().union(*(x.free_symbols for x in (*entries, *bounds))), key=str)
     if not all(symbol.is_commutative for symbol in free):
         return None
     draw, found = random.Random(0), 0
     rooms, gaps = _floats([_margin(bound) for bound in bounds], free), _floats(entries, free)
+    values = {symbol: _values(symbol, bounds) for symbol in free}
     for _ in range(_TRIES):
-        point: dict[Any, sp.Expr] = {symbol: _value(symbol, draw, bounds) for symbol in free}
+        point: dict[Any, sp.Expr] = {symbol: draw.choice(values[symbol]) for symbol in free}
         place = rooms(point)
         if place is None or any(room < -_NEAR for room in place):
             continue
         if not all(room > _NEAR for room in place) and any(bound.subs(point) != sp.true for bound in bounds):
             continue
         found += 1
-        values = gaps(point) if inequality else None
-        clearly_true = values is not None and all(value > _NEAR for value in values)
+        seen = gaps(point) if inequality else None
+        clearly_true = seen is not None and all(value > _NEAR for value in seen)
         for entry in () if clearly_true else entries:
             value = sp.N(entry.subs(point), 30)
             if not value.is_extended_real:
@@ -612,19 +632,18 @@ def _floats(exprs: Sequence[Any], free: Sequence[Any]) -> Callable[[Mapping[Any,
     return values
 
 
-def _value(symbol: Any, draw: random.Random, bounds: Sequence[Any]) -> sp.Expr:
+def _values(symbol: Any, bounds: Sequence[Any]) -> list[Any]:
+    """Rational values of a symbol to try: those within the bounds that are its alone, evenly spaced."""
     low, high = (1, 8) if symbol.is_positive else (0, 8) if symbol.is_nonnegative else (-8, 8)
-    low, high = sp.Rational(low, 4), sp.Rational(high, 4)
-    for bound in bounds:
-        if not isinstance(bound, Relational):
-            continue
-        if bound.lhs == symbol and bound.rhs.is_Rational:
-            if bound.rel_op == "==":
-                return bound.rhs
-            if bound.rel_op in ("<=", "<"):
-                high = min(high, bound.rhs)
-            if bound.rel_op in (">=", ">"):
-                low = max(low, bound.rhs)
+    ends: list[Any] = [sp.Rational(low, 4), sp.Rational(high, 4)]
+    for bound in (b for b in bounds if b.lhs == symbol and b.rhs.is_Rational):
+        if bound.rel_op == "==":
+            return [bound.rhs]
+        if bound.rel_op in ("<=", "<"):
+            ends[1] = min(ends[1], bound.rhs)
+        if bound.rel_op in (">=", ">"):
+            ends[0] = max(ends[0], bound.rhs)
     if symbol.is_integer:
-        return sp.Integer(draw.randint(max(2, int(low)), max(5, int(low) + 3)))
-    return low + (high - low) * sp.Rational(draw.randint(0, 16), 16)
+        low = int(ends[0])
+        return [sp.Integer(n) for n in range(max(2, low), max(5, low + 3) + 1)]
+    return [ends[0] + (ends[1] - ends[0]) * sp.Rational(n, 16) for n in range(17)]

@@ -132,8 +132,8 @@ def g8() -> Claim:
     return Claim(
         "G8",
         "Joint spectral radius",
-        rf"<0> over all sequences of such tokens. A cycle of two reaches it whose alignments are <1> and <2>, so that "
-        rf"at full strength the factors of the mixed error are <3> and <4>. Here $A$ is {TRANSITION.removeprefix('of ')}.",
+        rf"<0> over all sequences of such tokens. A cycle of two reaches it whose alignments are <1> and <2>: the "
+        rf"mixed error at full strength has the factors <3> and <4>. A token has {TRANSITION.removeprefix('of ')}.",
         (
             Conclusion(sp.Eq(jsr, radius), (PLANE, *TOKENS)),
             Conclusion(sp.Eq(first, 1)),

@@ -61,21 +61,21 @@ class _Printer(LatexPrinter):
     def _print_GreaterThan(self, expr):
         return rf"{self._print(expr.lhs)} \ge {self._print(expr.rhs)}"
 
-    def _print_Contains(self, expr):
-        return rf"{self._print(expr.args[0])} \in {self._print(expr.args[1])}"
+    def _print_Contains(self, e):
+        return rf"{self._print(e.args[0])} \in {self._print(e.args[1])}"
 
     def _print_MatAdd(self, expr):
         return self._print_Add(expr).replace("+ - ", "- ")
 
-    def _print_And(self, expr):
-        low, high = sorted(expr.args, key=lambda bound: bound.rel_op in ("<", "<="))
+    def _print_And(self, e):
+        low, high = sorted(e.args, key=lambda bound: bound.rel_op in ("<", "<="))
         signs = ["<" if bound.rel_op in ("<", ">") else r"\le" for bound in (low, high)]
         middle = (self._print(x) for x in (low.rhs, low.lhs, high.rhs))
         low_, middle_, high_ = middle
         return f"{low_} {signs[0]} {middle_} {signs[1]} {high_}"
 
-    def _print_Equivalent(self, expr):
-        left, right = sorted(expr.args, key=lambda side: isinstance(side, sp.And))
+    def _print_Equivalent(self, e, altchar=None):
+        left, right = sorted(e.args, key=lambda side: isinstance(side, sp.And))
         return rf"{self._print(left)} \iff {self._print(right)}"
 
     def _print_Abs(self, expr, exp=None):

@@ -43,7 +43,7 @@ _M = sp.MatrixSymbol("M", 2, 2)
 
 def within(expr: sp.Expr, low: object, high: object) -> sp.Basic:
     """Return the condition low <= expr <= high."""
-    return sp.And(sp.Ge(expr, low), sp.Le(expr, high), evaluate=False)
+    return sp.And(sp.Ge(expr, low), sp.Le(expr, high), evaluate=False)  # pyright: ignore[reportCallIssue]: not in stubs
 
 
 def g1() -> Claim:

@@ -43,7 +43,7 @@ def draw(make: np.random.Generator, wild: bool) -> Tokens:
     if kind < 0.4:  # parallel, opposite
         q = (1 if kind < 0.2 else -1) * k * make.choice([1.0, 0.5])
     high = 2.0 if make.random() < 0.3 else 1.0
-    beta, lam, alpha = gate(0, high, (-12, 3)), gate(0, high, (-3, 3)), gate(0, 1, (-1, 1.5)) * make.choice([1.0, 0.4])
+    beta, lam, alpha = gate(0, high, (-40, 3)), gate(0, high, (-3, 3)), gate(0, 1, (-1, 1.5)) * make.choice([1.0, 0.4])
     v = make.normal(size=(T, V))
     S = make.normal(size=(V, d)) * make.choice([1.0, 1e-3, 1e3])
     return Tokens(k, q, v, beta, lam, alpha, S, numbers(make, wild, Tokens(k, q, v, beta, lam, alpha, S)))
