@@ -100,7 +100,7 @@ def _crossed(p: Derivation) -> None:
     worst, top = closed_forms.worst_cosine(b, L), closed_forms.largest_norm(1, b, L)
     room, more = p.room(2 - b, positive=True), p.room(2 - L)
     p.uses(g7(), 1, "at the corner, over all angles", at={**_UNIT, norm: corner})
-    p.uses(g7(), 3, "at the worst angle", at={**_UNIT, c: worst, norm: sp.Symbol(r"\|A_*\|", real=True)})
+    p.uses(g7(), 3, "at the worst angle", at={**_UNIT, c: worst, norm: sp.Symbol(r"\|A_{*}\|", real=True)})
     reached = p.steps[-1].relation
     p.at_least(1, worst, p.room(2 - b - L * (b - 1), positive=True) / room, "Its cosine is one", strict=True)
     p.at_least(worst, -1, (more * room + L * b) / (2 * room), "From below too")

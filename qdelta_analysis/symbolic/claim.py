@@ -35,7 +35,7 @@ _ROUNDING = 1e-9
 class Conclusion:
     """One relation that a claim states, and exactly the hypotheses that its proof needs."""
 
-    relation: sp.Basic
+    relation: Any
     given: tuple[Hypothesis, ...] = ()
 
 
@@ -84,7 +84,8 @@ class Claim:
         """Whether a relation of this claim is true of dense matrices, up to rounding, wherever it speaks of them."""
         return bool(np.all(self._margin(conclusion.relation, inputs, _ROUNDING) >= 0))
 
-    def _margin(self, relation: Any, inputs: Any, rounding: float) -> np.ndarray:
+    def _margin(self, relation: Any, inputs: Any, rounding: float) -> Any:
+        """By how much a relation holds, at least zero where it does: a number, or one for each token."""
         if isinstance(relation, sp.Equivalent):
             sides = [self._margin(side, inputs, 0.0) for side in relation.args]
             close = np.min(np.abs(sides), axis=0) < _ROUNDING
@@ -105,10 +106,9 @@ class Claim:
         """Return what an expression is on dense matrices."""
         if not expr.is_commutative and not isinstance(expr, sp.MatrixExpr):
             return self._product(sp.expand(expr), inputs)
-        symbols = sorted(expr.free_symbols, key=str)
-        numbers = [self.measures[symbol](inputs) for symbol in symbols]
+        symbols, function = _function(expr)
         with np.errstate(all="ignore"):
-            return np.asarray(_function(tuple(symbols), expr)(*numbers), dtype=float)
+            return np.asarray(function(*(self.measures[symbol](inputs) for symbol in symbols)), dtype=float)
 
     def _product(self, expr: Any, inputs: Any) -> np.ndarray:
         """The value of sums of products of letters that do not commute, by matrix products."""
@@ -123,8 +123,10 @@ class Claim:
 
 
 @cache
-def _function(symbols: tuple[Any, ...], expr: Any) -> Callable[..., Any]:
-    return sp.lambdify(symbols, expr, "numpy")
+def _function(expr: Any) -> tuple[list[Any], Callable[..., Any]]:
+    """The symbols of an expression, and the expression as a NumPy function of these."""
+    symbols = sorted(expr.free_symbols, key=str)
+    return symbols, sp.lambdify(symbols, expr, "numpy")
 
 
 def in_words(hypotheses: Sequence[Hypothesis], short: bool = False) -> list[str]:

@@ -68,8 +68,8 @@ class Tokens:
         return self.v - np.einsum("tvd,td->tv", self.states[1:], self.x)
 
 
-def length(x: Array) -> Array:
-    """Return the Euclidean length along the last axis."""
+def length(x: Array) -> Any:
+    """Return the Euclidean length along the last axis: a number for one vector."""
     return np.linalg.norm(x, axis=-1)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from .notation import parenthesised, tex
 from .proof import Fact, Kind, Proof, Step, shown
 
 _POINTS, _TRIES, _CLEARLY = 12, 400, 1e-20  # points drawn; tries to draw one; by how much a false step must fail
+_NEAR = 1e-6  # closer to zero than this, floating point does not decide
 _INEQUALITIES = sp.Ge | sp.Le | sp.Gt | sp.Lt
 Statement = sp.Basic | MatrixBase | bool
 Used = frozenset[Hypothesis]
@@ -55,7 +57,7 @@ def check(statement: Statement, reason: str, *, claim: str = "claim") -> None:
         witness = {}
     else:
         inequality = isinstance(statement, _INEQUALITIES)
-        gap = _gap(statement) if isinstance(statement, Relational) else statement
+        gap: Any = _gap(statement) if isinstance(statement, Relational) else statement
         strict = isinstance(statement, sp.Gt | sp.Lt)
         residual = (None if _seen(gap, strict) else gap) if inequality else _remainder(gap)
         witness = None if residual is None else _refuting(gap, inequality, strict, ())
@@ -142,7 +144,8 @@ class Derivation:
             meaning, granted = self._meaning[room]
             used |= granted
             symbol = max(meaning.free_symbols, key=str)
-            put_in |= {symbol: sp.solve(meaning - sp.Dummy("w", positive=True), symbol)[0]}
+            sign = {"positive" if room.is_positive else "nonnegative": True, "integer": meaning.is_integer}
+            put_in |= {symbol: sp.solve(meaning - sp.Dummy("w", **sign), symbol)[0]}
         (meant_left, used_left), (meant_right, used_right) = (self._meant(side, put_in) for side in (left, right))
         used |= used_left | used_right | self._defined([left, right, meant_left, meant_right], put_in, reason)
         used |= self._vanishes(_difference(meant_left, meant_right), reason)
@@ -205,7 +208,7 @@ class Derivation:
 
     def states(self, index: int, reason: str, certificate: Any = None, **options: Any) -> None:
         """Derive a relation of the claim, as it stands there: `equal`, or `at_least` with its certificate."""
-        relation = self.claim.conclusions[index].relation
+        relation: Any = self.claim.conclusions[index].relation
         if isinstance(relation, sp.Eq):
             return self.equal(relation.lhs, relation.rhs, reason, **options)
         strict = isinstance(relation, sp.Gt | sp.Lt)
@@ -404,6 +407,7 @@ class Derivation:
         return [self._meant(bound)[0] for bound in bounds]
 
     def _solutions(self, condition: Any, of: sp.Expr, z: sp.Symbol, reason: str) -> tuple[Any, Used]:
+        """Which values z of an expression meet a condition, and what that used."""
         if isinstance(condition, sp.And):
             parts = [self._solutions(part, of, z, reason) for part in condition.args]
             return sp.Intersection(*(s for s, _ in parts)), frozenset().union(*(u for _, u in parts))
@@ -415,7 +419,11 @@ class Derivation:
             else:
                 factors.append(factor)
         used |= self._sign(sp.Mul(*factors), True, reason) if factors else frozenset()
-        return _solve(rest.subs(of, z), isinstance(condition, sp.Gt | sp.Lt), z), used
+        rest = rest.subs(of, z)
+        try:
+            return _solve(rest, isinstance(condition, sp.Gt | sp.Lt), z), used
+        except (NotImplementedError, ValueError) as error:  # SymPy's, for what it cannot solve or has more unknowns
+            raise ProofError(self.claim.name, reason, f"{condition}, which is not solved for {of}") from error
 
     def _therefore(self, relation: Any, squared: bool) -> str:
         return rf", \quad {tex(relation)}" if squared else ""
@@ -488,6 +496,11 @@ def _unequal(relation: Any, base: Any) -> bool:
     return sp.expand(_gap(relation) - base) == 0 or sp.expand(_gap(relation) + base) == 0
 
 
+# What is checked does not depend on who asks: claims share steps, and a proof made again is the same.
+_remembered = lru_cache(maxsize=4096)
+
+
+@_remembered
 def _seen(gap: Any, strict: bool) -> bool:
     sign = "is_positive" if strict else "is_nonnegative"
     return any(getattr(form(gap), sign) for form in (lambda e: e, sp.expand, sp.factor))
@@ -495,16 +508,26 @@ def _seen(gap: Any, strict: bool) -> bool:
 
 def _remainder(gap: Any, thorough: bool = True) -> Any:
     """What is left of the first entry that does not simplify to zero."""
-    steps = [_plain, sp.expand, lambda e: sp.cancel(sp.together(_split_powers(e))), sp.simplify]
     for entry in _entries(gap):
         for part in [entry] if entry.is_commutative else _coefficients(entry):
-            for simplify in steps[: 4 if thorough else 3]:
-                part = simplify(part)
-                if part == 0:
-                    break
-            else:
-                return part
+            left = _left_over(part, thorough)
+            if left != 0:
+                return left
     return None
+
+
+@_remembered
+def _left_over(part: Any, thorough: bool) -> Any:
+    """What an expression simplifies to, as far as it takes to reach zero."""
+    for simplify in (_plain, sp.expand, _cancelled, *([sp.simplify] if thorough else [])):
+        part = simplify(part)
+        if part == 0:
+            break
+    return part
+
+
+def _cancelled(entry: Any) -> Any:
+    return sp.cancel(sp.together(_split_powers(entry)))
 
 
 def _coefficients(entry: Any) -> list[Any]:
@@ -537,14 +560,14 @@ def _entries(gap: Any) -> list[Any]:
     if isinstance(gap, sp.Tuple):
         return [entry for part in gap for entry in _entries(part)]
     if isinstance(gap, MatrixBase):
-        return list(gap)
+        return list(gap.flat())
     if isinstance(gap, sp.MatrixExpr):
         gap = gap.doit().expand().doit()
         return [sp.S.Zero] if gap == sp.ZeroMatrix(*gap.shape) else [sp.Symbol(str(gap))]
     return [gap]
 
 
-def _solve(gap: sp.Expr, strict: bool, z: sp.Symbol) -> Any:
+def _solve(gap: Any, strict: bool, z: sp.Symbol) -> Any:
     """Where gap >= 0 (or > 0); a maximum that is subtracted is bounded where each of its arguments is."""
     for largest in gap.atoms(sp.Max):
         if sp.diff(gap.subs(largest, sp.Symbol("M")), sp.Symbol("M")).is_negative:
@@ -557,19 +580,28 @@ def _solve(gap: sp.Expr, strict: bool, z: sp.Symbol) -> Any:
 
 def _refuting(gap: Any, inequality: bool, strict: bool, bounds: Iterable[Any]) -> dict[Any, sp.Expr] | None:
     """A rational point that meets the bounds, and the symbols' assumptions, and at which the step is clearly false."""
-    entries = _entries(gap)
-    bounds = [b for b in bounds if b != sp.true]
+    return _refuting_point(tuple(_entries(gap)), inequality, strict, tuple(b for b in bounds if b != sp.true))
+
+
+@_remembered
+def _refuting_point(entries: Any, inequality: bool, strict: bool, bounds: Any) -> dict[Any, sp.Expr] | None:
     free = sorted(set().union(*(x.free_symbols for x in (*entries, *bounds))), key=str)
     if not all(symbol.is_commutative for symbol in free):
         return None
     draw, found = random.Random(0), 0
-    outside = _quickly(bounds, free)
+    rooms, gaps = _floats([_margin(bound) for bound in bounds], free), _floats(entries, free)
+    values = {symbol: _values(symbol, bounds) for symbol in free}
     for _ in range(_TRIES):
-        point: dict[Any, sp.Expr] = {symbol: _value(symbol, draw, bounds) for symbol in free}
-        if outside(point) or any(bound.subs(point) != sp.true for bound in bounds):
+        point: dict[Any, sp.Expr] = {symbol: draw.choice(values[symbol]) for symbol in free}
+        place = rooms(point)
+        if place is None or any(room < -_NEAR for room in place):
+            continue
+        if not all(room > _NEAR for room in place) and any(bound.subs(point) != sp.true for bound in bounds):
             continue
         found += 1
-        for entry in entries:
+        seen = gaps(point) if inequality else None
+        clearly_true = seen is not None and all(value > _NEAR for value in seen)
+        for entry in () if clearly_true else entries:
             value = sp.N(entry.subs(point), 30)
             if not value.is_extended_real:
                 continue
@@ -581,35 +613,37 @@ def _refuting(gap: Any, inequality: bool, strict: bool, bounds: Iterable[Any]) -
     return None
 
 
-def _quickly(bounds: Sequence[Any], free: Sequence[Any]) -> Callable[[Mapping[Any, Any]], bool]:
-    """Whether a point is clearly outside of some bound, in floating point: most points are."""
-    if not bounds:
-        return lambda point: False
-    inequalities = [_gap(b) if isinstance(b, _INEQUALITIES) else -sp.Abs(_gap(b)) for b in bounds if b.rel_op != "!="]
-    gaps = sp.lambdify(free, inequalities, "math")
+def _margin(bound: Any) -> Any:
+    """An expression that is positive inside a bound, negative outside."""
+    gap = _gap(bound)
+    return gap if isinstance(bound, _INEQUALITIES) else sp.Abs(gap) if bound.rel_op == "!=" else -sp.Abs(gap)
 
-    def outside(point: Mapping[Any, Any]) -> bool:
+
+def _floats(exprs: Sequence[Any], free: Sequence[Any]) -> Callable[[Mapping[Any, Any]], list[float] | None]:
+    """Values at a point in floating point, which decide most points; None where there are none."""
+    function = sp.lambdify(free, list(exprs), "math")
+
+    def values(point: Mapping[Any, Any]) -> list[float] | None:
         try:
-            return any(gap < -1e-9 for gap in gaps(*(float(point[symbol]) for symbol in free)))
-        except (ArithmeticError, ValueError):
-            return True
+            return [float(value) for value in function(*(float(point[symbol]) for symbol in free))]
+        except (ArithmeticError, ValueError, TypeError, NameError):  # a root below zero, a name that math lacks
+            return None
 
-    return outside
+    return values
 
 
-def _value(symbol: Any, draw: random.Random, bounds: Sequence[Any]) -> sp.Expr:
+def _values(symbol: Any, bounds: Sequence[Any]) -> list[Any]:
+    """Rational values of a symbol to try: those within the bounds that are its alone, evenly spaced."""
     low, high = (1, 8) if symbol.is_positive else (0, 8) if symbol.is_nonnegative else (-8, 8)
-    low, high = sp.Rational(low, 4), sp.Rational(high, 4)
-    for bound in bounds:
-        if not isinstance(bound, Relational):
-            continue
-        if bound.lhs == symbol and bound.rhs.is_Rational:
-            if bound.rel_op == "==":
-                return bound.rhs
-            if bound.rel_op in ("<=", "<"):
-                high = min(high, bound.rhs)
-            if bound.rel_op in (">=", ">"):
-                low = max(low, bound.rhs)
+    ends: list[Any] = [sp.Rational(low, 4), sp.Rational(high, 4)]
+    for bound in (b for b in bounds if b.lhs == symbol and b.rhs.is_Rational):
+        if bound.rel_op == "==":
+            return [bound.rhs]
+        if bound.rel_op in ("<=", "<"):
+            ends[1] = min(ends[1], bound.rhs)
+        if bound.rel_op in (">=", ">"):
+            ends[0] = max(ends[0], bound.rhs)
     if symbol.is_integer:
-        return sp.Integer(draw.randint(max(2, int(low)), max(5, int(low) + 3)))
-    return low + (high - low) * sp.Rational(draw.randint(0, 16), 16)
+        low = int(ends[0])
+        return [sp.Integer(n) for n in range(max(2, low), max(5, low + 3) + 1)]
+    return [ends[0] + (ends[1] - ends[0]) * sp.Rational(n, 16) for n in range(17)]

@@ -132,12 +132,13 @@ def g8() -> Claim:
     return Claim(
         "G8",
         "Joint spectral radius",
-        rf"<0> over all sequences of such tokens. A cycle of two reaches it whose alignments are <1> and <2> at full "
-        rf"strength, where the mixed error contracts to nothing at once; {TRANSITION.removeprefix('of the ')}.",
+        rf"<0> over all sequences of such tokens. A cycle of two reaches it whose alignments are <1> and <2>: the "
+        rf"mixed error at full strength has the factors <3> and <4>. A token has {TRANSITION.removeprefix('of ')}.",
         (
             Conclusion(sp.Eq(jsr, radius), (PLANE, *TOKENS)),
             Conclusion(sp.Eq(first, 1)),
             Conclusion(sp.Eq(second, 1)),
+            *(Conclusion(sp.Eq(closed_forms.error_factor(1, a_i), 0)) for a_i in (first, second)),
         ),
         "any dimension from two on, by a cycle in a plane",
         MEASURES | {jsr: _fastest_growth, first: _alignment(0), second: _alignment(1)},
@@ -221,7 +222,8 @@ def cycle(p: Derivation) -> tuple[sp.Basic, list[sp.Basic]]:
         relations.append(p.steps[-1].relation)
         mixed, alignment = k + L * q, sp.Symbol(f"a_{i}", real=True)
         p.let(alignment, sp.Trace(key * key.T + L * query * key.T), "The alignment at full feedback")
-        p.equal(alignment, 1, "At full strength the mixed error is gone after this token")
+        p.equal(alignment, 1, "It is one")
+        p.equal(closed_forms.error_factor(1, alignment), 0, "So at full strength the mixed error is gone after it")
         transition = sp.MatrixSymbol(f"A_{i}", 2, 2)
         p.let(
             transition,

@@ -21,6 +21,8 @@ from .notation import (
     SHORT_QUERY,
     L,
     a_max,
+    across,
+    along,
     alpha,
     beta,
     kappa,
@@ -44,7 +46,8 @@ _MEASURES = MEASURES | {
     value: lambda tokens: length(tokens.v),
     t: lambda tokens: np.arange(1, len(tokens.k) + 1),
     **{symbol: lambda tokens, name=name: tokens.numbers[name] for symbol, name in ((gamma, "gamma"), (b, "b"))},
-    **{symbol: lambda tokens, name=name: tokens.numbers[name] for symbol, name in ((part, "part"), (write, "write"))},
+    part: lambda tokens: tokens.numbers["part"],
+    write: lambda tokens: tokens.numbers["written"] * _seen(tokens.numbers["L"]),
 }
 
 
@@ -68,15 +71,19 @@ def g9() -> Claim:
     )
 
 
+def _seen(L: float) -> float:
+    """The part along u = (0, -1) of the cycle's second key: what is written along u of a value."""
+    return L / np.sqrt(1 + L**2)
+
+
 def _next_part(tokens: Tokens) -> float:
-    """(S u)_1 after two tokens of the cycle, when the memory was c_n u^T before and the second writes w along u."""
+    """(S u)_1 after two tokens of the cycle, when the memory was c_n u^T before and the second has a value."""
     size = tokens.numbers["L"]
     root = np.sqrt(1 + size**2)
     (k1, q1), (k2, q2) = ([1, 0], [0, 1]), (np.array([-1, -size]) / root, np.array([-size, 1]) / root)
     u = np.array([0, -1.0])
     k, q = np.array([k1, k2], dtype=float), np.array([q1, q2], dtype=float)
-    seen = size / root
-    v = np.array([[0.0], [tokens.numbers["write"] / seen]])
+    v = np.array([[0.0], [tokens.numbers["written"]]])
     gates = {"beta": np.ones(2), "lam": np.full(2, size), "alpha": np.full(2, tokens.numbers["a_max"])}
     two = replace(tokens, k=k, q=q, v=v, S=tokens.numbers["part"] * u[None], **gates)
     return float(two.states[-1][0] @ u)
@@ -214,4 +221,17 @@ def compensated_decay() -> Proof:
     p.by(Fact.LOGARITHM, sp.Le(sp.log(larger**2), larger**2 - 1), using=(sp.Gt(larger, 0),))
     gap = p.room(larger**2 - 1 - sp.log(larger**2)) + p.room(sharp**2 - larger**2)
     p.states(3, "So this is the most that is to be paid", gap / 2)
+    _paid_by_orthogonal_vectors(p)
     return p.proof()
+
+
+def _paid_by_orthogonal_vectors(p: Derivation) -> None:
+    """The price is what orthogonal unit vectors do cost, to third order in lam."""
+    s, room = sp.Symbol("s_0", real=True), p.room(2 - beta, positive=True)
+    p.uses(g3(), 2, "for orthogonal unit $k$ and $q$", at={alpha: 1, kappa: 1, along: 1, across: lam, norm: s})
+    written = (beta * sp.sqrt(1 + lam**2) + sp.sqrt((2 - beta) ** 2 + beta**2 * lam**2)) / 2
+    p.equal(s, written, "Without what is common below the first root")
+    p.equal(sp.Subs(written, lam, 0), 1, "Nothing is to be paid without feedback", room=room)
+    p.equal(sp.Subs(written, lam, -lam), written, "The sign of the feedback does not matter")
+    second = sp.Subs(sp.Derivative(sp.log(written), (lam, 2)), lam, 0)
+    p.equal(second * lam**2 / 2, closed_forms.compensation_price(beta, lam), "So the price begins as stated", room=room)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
 
+from . import closed_forms
+
 # Numbers are real, and nothing else is known of them: signs and ranges are hypotheses of the claims. Only counts are
 # integers, and only lengths are nonnegative by what they are.
 alpha, beta, lam, a, c, L, a_max, z = sp.symbols(r"\alpha \beta \lambda a c L \alpha_{\max} z", real=True)
@@ -37,7 +39,7 @@ def vector(name: str, size: int) -> sp.Matrix:
 
 def plane_transition() -> sp.Matrix:
     """Return A / alpha = I - beta x k^T in the plane of k and x, [2, 2]; elsewhere it is the identity."""
-    return sp.eye(2) - beta * sp.Matrix([along, across]) * sp.Matrix([[kappa, 0]])
+    return closed_forms.transition(sp.Matrix([kappa, 0]), sp.Matrix([along, across]), beta)
 
 
 def dot(u: sp.MatrixBase, w: sp.MatrixBase) -> sp.Expr:
@@ -59,18 +61,21 @@ class _Printer(LatexPrinter):
     def _print_GreaterThan(self, expr):
         return rf"{self._print(expr.lhs)} \ge {self._print(expr.rhs)}"
 
-    def _print_Contains(self, expr):
-        return rf"{self._print(expr.args[0])} \in {self._print(expr.args[1])}"
+    def _print_Contains(self, e):
+        return rf"{self._print(e.args[0])} \in {self._print(e.args[1])}"
 
-    def _print_And(self, expr):
-        low, high = sorted(expr.args, key=lambda bound: bound.rel_op in ("<", "<="))
+    def _print_MatAdd(self, expr):
+        return self._print_Add(expr).replace("+ - ", "- ")
+
+    def _print_And(self, e):
+        low, high = sorted(e.args, key=lambda bound: bound.rel_op in ("<", "<="))
         signs = ["<" if bound.rel_op in ("<", ">") else r"\le" for bound in (low, high)]
         middle = (self._print(x) for x in (low.rhs, low.lhs, high.rhs))
         low_, middle_, high_ = middle
         return f"{low_} {signs[0]} {middle_} {signs[1]} {high_}"
 
-    def _print_Equivalent(self, expr):
-        left, right = sorted(expr.args, key=lambda side: isinstance(side, sp.And))
+    def _print_Equivalent(self, e, altchar=None):
+        left, right = sorted(e.args, key=lambda side: isinstance(side, sp.And))
         return rf"{self._print(left)} \iff {self._print(right)}"
 
     def _print_Abs(self, expr, exp=None):
@@ -96,6 +101,8 @@ def tex(expr: object) -> str:
         if symbol.name.startswith(_OPEN):  # alone above or below a fraction's line it needs no parentheses
             inside = symbol.name.removeprefix(_OPEN).removesuffix(_CLOSE)
             latex = latex.replace(f"{{{symbol.name}}}", f"{{{inside}}}")
+            if " " not in inside:  # nor does one letter anywhere
+                latex = latex.replace(symbol.name, f"{{{inside}}}")
     return latex
 
 

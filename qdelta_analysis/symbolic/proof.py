@@ -140,6 +140,8 @@ def shown(relation: Any, certificate: Any = None) -> str:
     """Print a relation; with a certificate as lhs - rhs = certificate, and what that says of its sign."""
     if certificate is None:
         return tex(relation)
+    big: Any
+    small: Any
     big, small, sign = (
         (relation.lhs, relation.rhs, ">" if isinstance(relation, sp.Gt) else r"\ge")
         if isinstance(relation, sp.Ge | sp.Gt)

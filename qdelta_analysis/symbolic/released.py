@@ -50,12 +50,12 @@ def _two_tokens(p: Derivation) -> None:
     t = Tokens.symbols(2)
     first, second, wrong = sp.symbols("u_1 u_2 u'_2", real=True)
     mismatch = t.lam[1] * t.qk[1, 0] - t.lam[0] * t.qk[0, 1]
-    exact_u, released_u = recurrence(t)[0], chunk(t, released=True)[0]
+    exact_u, released_u = list(recurrence(t)[0].flat()), list(chunk(t, released=True)[0].flat())
     p.let(first, exact_u[0], "Two tokens: what the first writes, in both")
     p.let(second, exact_u[1], "What the second writes by the recurrence")
     p.let(wrong, released_u[1], "And by the released form")
     p.equal(wrong - second, t.beta[1] * t.alpha[1] * mismatch * first, "It is wrong by this, exactly")
-    O, O_released = recurrence(t)[1], chunk(t, released=True)[1]
+    O, O_released = recurrence(t)[1].flat(), chunk(t, released=True)[1].flat()
     p.equal(sp.expand(O_released[1] - O[1]), t.qk[1, 1] * (wrong - second), "And so is the output there")
     size = sp.Symbol(r"\epsilon", real=True)
     scaled = (released_u[1] - exact_u[1]).subs({y: size * y for y in t.lam}, simultaneous=True)

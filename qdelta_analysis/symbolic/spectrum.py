@@ -43,7 +43,7 @@ _M = sp.MatrixSymbol("M", 2, 2)
 
 def within(expr: sp.Expr, low: object, high: object) -> sp.Basic:
     """Return the condition low <= expr <= high."""
-    return sp.And(sp.Ge(expr, low), sp.Le(expr, high), evaluate=False)
+    return sp.And(sp.Ge(expr, low), sp.Le(expr, high), evaluate=False)  # pyright: ignore[reportCallIssue]: not in stubs
 
 
 def g1() -> Claim:
@@ -108,11 +108,15 @@ def spectral_radius() -> Proof:
     p = Derivation(g2())
     p.uses(g1(), 0, "the spectrum")
     spectrum_of_a = p.steps[-1].relation
+    polynomial = spectrum_of_a.rhs
+    p.equal(sp.Subs(polynomial, z, single), 0, "The single eigenvalue is a root")
+    one = p.steps[-1].relation
+    p.equal(sp.Subs(polynomial, z, repeated), 0, "And so is the other, from two dimensions on", room=p.room(d - 2))
     p.by(
         Fact.ROOTS,
         sp.Eq(radius, sp.Max(sp.Abs(repeated), sp.Abs(single))),
-        "The larger of the two sizes, since from two dimensions on both occur",
-        using=(spectrum_of_a, PLANE),
+        "There are no more, so this is the larger of the two sizes",
+        using=(spectrum_of_a, one, p.steps[-1].relation),
     )
     p.states(0, "With what is common in front")
     p.equivalent(1, beta * a, "Both bound the same interval of alignments", through=p.steps[-1].relation)
@@ -248,11 +252,20 @@ def reduction() -> Proof:
     p.by(Fact.PLANE, sp.Eq(_M, plane, evaluate=False), r"$A / \alpha$ in the plane of $k$ and $q$")
     diagonal = sp.diag(1 - beta * kappa**2, 1)
     p.equal(_M, diagonal, "Without feedback it is diagonal", at=(nothing,))
+    on_diagonal = p.steps[-1].relation
+    for index in (0, 1):
+        p.uses(g3(), index, "where $x$ is $k$", at={a: kappa**2, xnorm: kappa})
+    total, product = (found.relation for found in p.steps[-2:])
+    p.equal(
+        z**2 - total.rhs * z + product.rhs,
+        (z - diagonal[0, 0] ** 2) * (z - diagonal[1, 1] ** 2),
+        "So the squares of the singular values, the roots of this, are those of the entries on the diagonal",
+    )
     p.by(
         Fact.SINGULAR,
         sp.Eq(norm, sp.Abs(alpha) * sp.Max(sp.Abs(diagonal[0, 0]), sp.Abs(diagonal[1, 1]))),
         "The larger of the entries on the diagonal",
-        using=(p.steps[-1].relation,),
+        using=(on_diagonal, total, product, p.steps[-1].relation),
     )
     p.states(1, "In closed form")
     p.equivalent(2, beta * kappa**2, "Both bound the same interval", through=p.steps[-1].relation)
