@@ -145,7 +145,7 @@ WRITERS = [
     "files.write(path, 'x' * 300_000)",
     "trace('cone', output=str(path))",
     "generators.cone(T=2000).save(path)",
-    "save_weights(LanguageModel(ModelConfig(LayerConfig(64, 2, 16, 32), layers=1)).half().float(), path)",
+    "save_weights(model, path)",
     "save_checkpoint(path, (m := nn.Linear(200, 200)), optim.AdamW(m.parameters()), [], {})",
 ]
 FULL = """
@@ -159,7 +159,10 @@ from qdelta_analysis.learning.checkpoints import save_checkpoint
 from qdelta_analysis.learning.configs import LayerConfig, ModelConfig
 from qdelta_analysis.learning.files import save_weights
 from qdelta_analysis.learning.model import LanguageModel
+from qdelta_analysis.learning.training import round_to_half
 
+model = LanguageModel(ModelConfig(LayerConfig(64, 2, 16, 32), layers=1))
+round_to_half(model)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 for written in sys.argv[2:]:

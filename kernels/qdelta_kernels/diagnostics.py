@@ -135,7 +135,9 @@ def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm: Tensor) -> tuple[
     kept = c.decay.square()
     norm2 = left + (kept @ growth[..., None])[..., 0]
     most = torch.maximum(left, (kept * norm2[..., None, :]).amax(-1))
-    return before, after, key, query, cosine, norm2.clamp(min=0).sqrt() * unit, ~(norm2 >= FALLEN * most)
+    limits = torch.finfo(norm2.dtype)  # a memory that grows far in one chunk is nothing at first, in these units
+    sure = (norm2 >= FALLEN * most) & (norm2 > limits.tiny / limits.eps)
+    return before, after, key, query, cosine, norm2.clamp(min=0).sqrt() * unit, ~sure
 
 
 def length(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import plotly.graph_objects as go
 
+from qdelta_analysis.fingerprints import differences, fingerprint
 from qdelta_analysis.widgets import Slides
 
 from .test_export import needs_chrome
@@ -32,4 +33,6 @@ def test_its_button_exports_what_is_drawn(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {f"powers-1.{kind}" for kind in ("pdf", "svg", "png", "json")}
     sidecar = json.loads((tmp_path / "powers-1.json").read_text())
     assert sidecar["parameters"] == {"exponent": 2.5, "shifted": False}
-    assert sidecar["drawing"]["data[0].y[1]"] == 0.25**2.5
+    drawn = lambda exponent: json.loads(json.dumps(fingerprint(powers(exponent, shifted=False))))
+    assert differences(sidecar["drawing"], drawn(2.5)) == []
+    assert differences(sidecar["drawing"], drawn(2.45)) != []

@@ -153,7 +153,7 @@ def test_the_worst_token_is_a_click_away(page: Page):
     assert check.token != 512
     page.locator('[data-claim="G7"] .go').click()
     found = wait_until_shown(page, Settings(), check.token)
-    assert found["details"].startswith("G7: with unit q, k and beta in [0, 1]")
+    assert found["details"].startswith("G7: with q, k in the unit ball and beta in [0, 1]")
     assert check.sentence in found["details"]
     driver.wait_for_python(page, "explorer.token", check.token)
 

@@ -158,7 +158,7 @@ def diagnostics_kernel(
     b_norm2_past = tl.sum(tl.where(o_c[:, None] == o_c[None, :], b_norm2[:, None], 0.0), 0)
     b_most2 = tl.maximum(b_left * b_left, tl.max(b_D2 * b_norm2_past[None, :], 1))
     b_norm = tl.sqrt(tl.maximum(b_norm2, 0.0)) * b_unit
-    b_sure = (b_norm2 >= FALLEN * b_most2) & (b_norm > 1e-14) & (b_norm < 1e18)
+    b_sure = (b_norm2 >= FALLEN * b_most2) & (b_norm2 > 1e-30) & (b_norm > 1e-14) & (b_norm < 1e18)
     tl.store(fallen + o_gate, tl.where(b_sure, 0, 1).to(tl.int8), mask=m_t)
     b_cosine = b_inner / sized(b_key_way * b_query_way)
     tl.store(error_before + o_gate, b_error, mask=m_t)
