@@ -199,7 +199,9 @@ class Results:
     def _add(self, group: zarr.Group, name: str) -> None:
         """Make the array of a number that came up now, with a file wherever a point is marked as done."""
         assert self.path is not None
-        if (self.path / name).exists():
+        place = self.path / name
+        # A process killed before the array was described leaves a folder of nothing but zarr's half-written files.
+        if place.is_file() or any(x.is_file() and not _PARTIAL.fullmatch(x.name) for x in place.rglob("*")):
             held = group.get(name)
             if not isinstance(held, zarr.Array) or held.shape != self.plan.shape or held.dtype != np.float64:
                 raise ValueError(f"{self.path / name} is not of this sweep; expected no such thing in its folder.")
