@@ -207,6 +207,8 @@ class Results:
                 raise ValueError(f"{self.path / name} is not of this sweep; expected no such thing in its folder.")
             self._arrays[name] = held  # made just before a process was killed
         else:
+            for left in place.glob("*.partial"):
+                left.unlink()
             self._arrays[name] = self._create_array(group, name, np.float64, np.nan, {})
         for _, region in all_files(self.plan.shape, self._chunks):
             if (self.status[region] == DONE).any():
