@@ -207,9 +207,10 @@ class Results:
                 raise ValueError(f"{self.path / name} is not of this sweep; expected no such thing in its folder.")
             self._arrays[name] = held  # made just before a process was killed
         else:
-            for left in place.glob("*.partial"):
-                left.unlink()
             self._arrays[name] = self._create_array(group, name, np.float64, np.nan, {})
+        for left in place.rglob("*.partial"):
+            if _PARTIAL.fullmatch(left.name):
+                left.unlink()
         for _, region in all_files(self.plan.shape, self._chunks):
             if (self.status[region] == DONE).any():
                 self._arrays[name][region] = self.values[name][region]
