@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qdelta_kernels import chunk_qdelta_rule
+from qdelta_kernels.decay import chunk_decay, sums_between
 
 from ..inputs import QDeltaInputs
 
@@ -217,16 +218,15 @@ def _inverse(tokens: _Tokens) -> tuple[dict[str, Tensor], Tensor]:
     heads = lambda x: x.transpose(1, 2)  # [n, L, H, .] -> [n, H, L, .]
     x, k, q = (heads(y) for y in (tokens.x, tokens.k, tokens.q))
     beta, lam, g = (heads(y) for y in (tokens.beta, tokens.lam, tokens.g))
-    G = g.cumsum(-1)
     later = torch.ones(L, L, dtype=torch.bool).triu(0)
-    decay = (G[..., :, None] - G[..., None, :]).masked_fill(later, -torch.inf).exp()
+    decay = chunk_decay(g)[0].masked_fill(later, 0)
     strict = beta[..., None] * decay * (x @ k.mT)
     T = torch.linalg.solve_triangular(strict, torch.eye(L, dtype=x.dtype), upper=False, unitriangular=True).abs()
     # A step of norm 0 (one dimension, beta a = 1) has no logarithm; a tiny norm instead only raises the bound.
-    steps = (g + heads(tokens.norm).clamp(min=1e-300).log()).cumsum(-1)
-    before = torch.cat([torch.zeros_like(steps[..., :1]), steps[..., :-1]], dim=-1)
+    steps = sums_between(g + heads(tokens.norm).clamp(min=1e-300).log())
+    between = torch.nn.functional.pad(steps[..., :-1, :], (0, 0, 1, 0))  # of j < m < i
     first = (beta * x.norm(dim=-1)).log() + g
-    bound = first[..., :, None] + before[..., :, None] - steps[..., None, :] + k.norm(dim=-1).log()[..., None, :]
+    bound = first[..., :, None] + between + k.norm(dim=-1).log()[..., None, :]
     # The stretch's own L, so that the closed bound is as sharp as it can be.
     top = lam.amax(-1)[..., None, None]
     age = torch.arange(L)[:, None] - torch.arange(L) - 1

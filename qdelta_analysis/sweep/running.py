@@ -109,8 +109,9 @@ def _computed(plan: Plan, status: np.ndarray, n_jobs: int | None, ended: threadi
     found_in_turn: Any = parallel(joblib.delayed(work)(plan, task) for task in tasks)
     try:
         for found in found_in_turn:
-            tasks.took(found)
-            yield found
+            if found.count:  # else another task has all of its points
+                tasks.took(found)
+                yield found
     finally:
         gone.set()
         with warnings.catch_warnings():
@@ -174,9 +175,7 @@ class _Tasks:
                 at = end
 
     def took(self, found: Found) -> None:
-        """Learn from what some points took, if there were any that no other task had computed."""
-        if not found.count:
-            return
+        """Learn from what some points took."""
         wanted = found.count * TASK_SECONDS / max(found.seconds, 1e-9)
         self.size = int(min(max(wanted, 1), _TASK_POINTS, 8 * self.size))
 

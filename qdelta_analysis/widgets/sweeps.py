@@ -73,11 +73,11 @@ class SweepExplorer(Whole, W.VBox):
         number: str = "recall_error",
         folder: str | os.PathLike | None = None,
     ):
+        self._stop, self._worker = threading.Event(), None  # first: a widget that cannot be made is closed too
         self._measures = _choices("measure", measure, sweep.MEASURES)
         self._sources = _choices("tokens", tokens, sweep.SOURCES)
         self._temporary = tempfile.TemporaryDirectory(prefix="qdelta-sweeps-") if folder is None else None
         self._folder = Path(self._temporary.name if self._temporary else folder)  # pyright: ignore[reportArgumentType]
-        self._stop, self._worker = threading.Event(), None
         self._lock = threading.RLock()  # the sweep's thread draws, and so does whoever moves a control
         self._build(_name(measure), _name(tokens), across, up, also)
         self._wanted = number

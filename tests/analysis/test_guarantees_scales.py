@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from qdelta_analysis import QDeltaInputs, guarantees
+from qdelta_analysis import QDeltaInputs, generators, guarantees
 from tests.helpers import cases, tokens
 
 from .claims import HOLDS, UNMET, VIOLATED, inputs, unmet
@@ -78,6 +78,19 @@ def test_one_key_of_length_1e100():
     k = x.k.clone()
     k[0, 7] *= 1e100
     assert agree(dataclasses.replace(x, k=k))["G1"].verdict == HOLDS
+
+
+@pytest.mark.parametrize("reset", [-30.0, -745.0, -1e12, -1e16, float(np.finfo(np.float32).min), -np.inf])
+def test_a_reset_touches_nothing_after_it(reset):
+    """G12's decays between two tokens are sums of the gates between them, whatever came before."""
+    x = generators.isotropic(T=150, K=8, V=8, beta=0.8, lam=0.5, alpha=0.95, seed=1)
+    x.g[:, [3, 40, 70, 71]] = -20.0
+    expected = guarantees.check(x)["G12"]
+    x.g[:, [3, 40, 70, 71]] = reset
+    check = guarantees.check(x)["G12"]
+    assert check.verdict == HOLDS
+    np.testing.assert_allclose(check.numbers["largest_inverse"], expected.numbers["largest_inverse"], rtol=1e-6)
+    np.testing.assert_allclose(check.margin, expected.margin, rtol=1e-6)
 
 
 def test_a_beta_too_small_for_one_minus_it():

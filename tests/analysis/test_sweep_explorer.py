@@ -1,5 +1,6 @@
 """The sweep widget as an object, and the picture that it shows. A real browser drives it in tests/browser."""
 
+import gc
 import json
 import time
 
@@ -278,6 +279,10 @@ def test_it_exports_what_it_shows(tmp_path, monkeypatch):
         ({"up": ("lam", "0,1")}, "expected each once"),
     ],
 )
-def test_bad_input(options, sentence, as_users_call):
+def test_bad_input(options, sentence, as_users_call, monkeypatch):
+    lost = []
+    monkeypatch.setattr("sys.unraisablehook", lost.append)
     with pytest.raises(ValueError, match=sentence):
         SweepExplorer(**options)
+    gc.collect()
+    assert not lost  # what could not be made ends without a word

@@ -24,6 +24,7 @@ import itertools, os, pathlib, shutil, signal, sys
 import numpy as np
 from qdelta_analysis import generators, sweep
 from qdelta_analysis.sweep import computing, running
+from tests.forked import child
 
 computing.TASK_SECONDS = running.TASK_SECONDS = 1000  # tasks of 1, 8, 64 ... points, however slow this machine is
 folder = pathlib.Path(sys.argv[1])
@@ -76,18 +77,6 @@ def resume(path, log):
     assert not list(path.rglob("*.partial"))
     print(len(kept), "kept", flush=True)
 
-def child(function, *arguments):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function(*arguments)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
-
 for step in itertools.count():
     path, log = folder / f"{step}.zarr", folder / f"{step}.log"
     ended = child(until_step, step, path, log)
@@ -100,7 +89,8 @@ for step in itertools.count():
 
 
 def test_a_kill_before_any_step_loses_nothing_that_was_recorded(tmp_path):
-    run = subprocess.run([sys.executable, "-c", KILLER, tmp_path], capture_output=True, text=True, timeout=400)
+    command = [sys.executable, "-c", KILLER, tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=Path(__file__).parents[2])
     assert (run.returncode, run.stderr) == (0, "")
     kept = [int(line.split()[0]) for line in run.stdout.splitlines()]
     assert len(kept) > 15  # steps at which a process was killed

@@ -107,6 +107,15 @@ def test_stop_keeps_what_is_done_and_watch_sees_it_grow(tmp_path):
     assert (whole.status == 1).all()
 
 
+def test_a_sweep_that_is_stopped_as_soon_as_it_may_be_has_something_done():
+    """Of points that are measured together one task has all; that other tasks have none is no occasion to stop."""
+    asked = []
+    grid = {"lam": [0.0, 0.5, 1.0], "seed": range(50), "N": [64], "d": [16]}
+    data = sweep.run("memory", grid, n_jobs=2, stop=lambda: asked.append(1) or True, progress=False)
+    assert 0 < int((data.status != 0).sum()) < data.status.size
+    assert len(asked) <= int((data.status != 0).sum())
+
+
 def test_stopping_loses_nothing_that_a_worker_had_computed(monkeypatch, recwarn):
     """Workers run ahead of a caller who takes a while to look; what they did meanwhile is kept."""
     monkeypatch.setattr(running, "_TASK_POINTS", 1)

@@ -29,6 +29,7 @@ KILLER = """
 import csv, itertools, os, pathlib, signal, sys
 import torch
 from qdelta_analysis.learning import Keeping, TrainingConfig, checkpoints, fit, logs
+from tests.forked import child
 from tests.learning.test_fitting import TASK, small
 
 torch.set_num_threads(1)
@@ -62,18 +63,6 @@ def rows(folder):
 def finish(folder):
     run(folder)
     assert rows(folder) == WHOLE, rows(folder)
-
-def child(function, *arguments):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function(*arguments)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1]
 
 place = pathlib.Path(sys.argv[1])
 WHOLE = list(enumerate(run(place / "whole")))
