@@ -12,12 +12,12 @@ lab: $(READY)
 test: check
 	$(BIN)/python -m pytest
 
-# The operation against its definition, transition, claims, inputs, traces, capture, files, command line and figures'
-# data; no browser, no compiler, no training, no second process but the command line's.
+# The operation against its definition, transition, claims, inputs, traces, capture and figures' data; no
+# browser, no compiler, no training, no second process.
 QUICK := kernels/test_recurrence.py kernels/test_special_cases.py kernels/test_bad_input.py kernels/test_triton.py \
   analysis/test_transition.py analysis/test_guarantees.py analysis/test_guarantees_refuse.py analysis/test_inputs.py \
-  analysis/test_tracing.py analysis/test_capture.py analysis/test_cli.py analysis/test_fingerprints.py \
-  analysis/test_export.py learning/test_rules.py learning/test_state.py
+  analysis/test_tracing.py analysis/test_capture.py analysis/test_fingerprints.py learning/test_rules.py \
+  learning/test_state.py
 
 quick: $(READY)
 	$(BIN)/ruff check .

@@ -111,6 +111,7 @@ def test_without_decay_or_query_feedback(missing):
     assert relative_error(state, last) <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("g", "beta", "lam"), [(-50.0, 2.0, 2.0), (0.0, 1.0, 1.0), (-1.0, 0.0, 1.0), (0.0, 1.0, 0.0)])
 def test_extreme_gates(g, beta, lam):
     x = tokens(T=40, H=1, K=16, V=16)
@@ -204,6 +205,7 @@ def test_half_precision():
         assert relative_error(ours, reference) <= 2 * bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefill", [0, 1, 17, 39])
 def test_decoding_continues_a_prefill(prefill):
     x = tokens(T=40, H=1, HV=2, K=16, V=16).to(torch.float32)
@@ -238,6 +240,7 @@ def test_no_tokens_leave_the_state_alone():
     assert torch.equal(state, x.state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "at"),
     [({"T": 70, "K": 8, "V": 6}, (0, 5, 15, 16, 69)), ({"T": 90, "H": 1, "HV": 2, "K": 20, "V": 40, "B": 2}, (3, 89))],
@@ -349,6 +352,7 @@ except RuntimeError as error:
     assert "Triton is not installed" in found
 
 
+@pytest.mark.slow
 def test_on_a_cpu_auto_is_torch_and_triton_asks_for_a_device():
     code = """
 import torch
