@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 @pytest.mark.usefixtures("as_users_call")
 def test_the_answers_are_those_of_the_cpu_in_float64(name, dtype):
     within = 1e-9 if dtype == "float64" else 1e-1 if name in IN_THEIR_DTYPE and "16" in dtype else 5e-3
+    if name == "trace" and "16" in dtype:  # the kernels multiply in that precision
+        within = 8 * torch.finfo(DTYPES[dtype]).eps
     for kind in ("plain", "sequences", "heads that share keys", "one token", "no decay and no feedback", "gradients"):
         inputs = make(DTYPES[dtype], **KINDS[kind])
         found = arrays(FUNCTIONS[name](inputs.to("cuda")))
