@@ -19,7 +19,8 @@ from functools import cache
 from . import any_box, averages, chunk_identity, envelope, memory, mixed_error, released, spectrum
 from .bridges import eigenvalues_function, norm_envelope_function, operator_norm_function
 from .claim import Claim, Conclusion, Words
-from .engine import Derivation, ProofError, check
+from .deciding import ProofError, check
+from .engine import Derivation
 from .proof import Fact, Proof, Step
 
 __all__ = [

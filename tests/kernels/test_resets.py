@@ -50,6 +50,12 @@ def with_resets(seed, T, dtype, among=RESETS, share=0.2) -> Tokens:
     return x._replace(g=torch.where(at, values, x.g)).to(dtype)
 
 
+def error(ours: torch.Tensor, reference: torch.Tensor) -> float:
+    """The relative error, or 0 where all of what was expected is below what the dtype holds to its full precision."""
+    lost = reference.abs().max() < torch.finfo(ours.dtype).tiny and ours.abs().max() < torch.finfo(ours.dtype).tiny
+    return 0.0 if lost else relative_error(ours, reference)
+
+
 @pytest.mark.parametrize("function", [chunk_qdelta_rule, recurrent_qdelta_rule])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 5e-6), (torch.float64, 1e-12)], ids=str)
 def test_many_resets_at_every_chunk_size(function, dtype, bound):
@@ -58,10 +64,10 @@ def test_many_resets_at_every_chunk_size(function, dtype, bound):
         options = {} if function is recurrent_qdelta_rule else {"chunk_size": 1 + 7 * seed % 40}
         exact = x.to(torch.float64)
         for ours, reference in zip(x.call(function, **options), exact.call(qdelta_rule_reference), strict=True):
-            assert relative_error(ours, reference) <= bound, seed
+            assert error(ours, reference) <= bound, seed
         found, expected = gradients(x, function, **options), gradients(exact, qdelta_rule_reference)
         for name, ours, reference in zip(Tokens._fields, found, expected, strict=True):
-            assert relative_error(ours, reference) <= 10 * bound, (seed, name)
+            assert error(ours, reference) <= 10 * bound, (seed, name)
 
 
 def test_many_resets_in_the_kernels():
@@ -70,9 +76,9 @@ def test_many_resets_in_the_kernels():
         x = with_resets(seed, 20, torch.float32)
         exact = x.to(torch.float64)
         for ours, reference in zip(x.call(triton), exact.call(qdelta_rule_reference), strict=True):
-            assert relative_error(ours, reference) <= 5e-6
+            assert error(ours, reference) <= 5e-6
         for ours, reference in zip(gradients(x, triton), gradients(exact, qdelta_rule_reference), strict=True):
-            assert relative_error(ours, reference) <= 5e-5
+            assert error(ours, reference) <= 5e-5
 
 
 @pytest.mark.parametrize("reset", [-1e6, -1e16, -3e38])
