@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qdelta_kernels import Diagnostics, chunk_qdelta_diagnostics
+from qdelta_kernels.diagnostics import length
 
 from ..inputs import QDeltaInputs
 from ..threads import all_threads
@@ -160,7 +161,7 @@ class Facts:
         """||v||, [B, T, H], float64."""
         found = torch.empty(self.shape, dtype=torch.float64)
         for at in self.blocks():
-            found[:, at] = self.inputs.v[:, at].double().norm(dim=-1)
+            found[:, at] = length(self.inputs.v[:, at].double())[0]
         return found
 
     @cached_property
@@ -281,7 +282,7 @@ class Facts:
         for at in self.blocks():
             here, before = slice(max(at.start, 1), at.stop), slice(max(at.start, 1) - 1, at.stop - 1)
             eps = updates[:, here] * inverse[:, here]
-            found[:, here] = (eps - updates[:, before] * left[:, before]).norm(dim=-1).double()
+            found[:, here] = length(eps - updates[:, before] * left[:, before])[0].double()
         return found
 
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from qdelta_kernels.diagnostics import length
+
 from ..generators import two_token_cycle
 from ..products import worst_growth
 from .examples import aligned_doubled, line, long_keys, overshooting, undamped_cycle
@@ -88,7 +90,7 @@ def _memory(facts: Facts) -> Measured:
     # Where the hypothesis fails there is no bound: the comparison is then with the one that lam = 0 would have.
     rate = gamma.where(gamma < 1, alpha)
     norm = trace.state_norm.double()
-    start = norm.new_zeros(x.B, x.H) if x.initial_state is None else x.initial_state.double().norm(dim=(-2, -1))
+    start = norm.new_zeros(x.B, x.H) if x.initial_state is None else length(x.initial_state.double().flatten(-2))[0]
     written = (facts.gates.beta * facts.value_length * facts.geometry.kk.sqrt()).amax(1)
     bound = _decayed(rate + facts.unit_slack * (gamma < 1), start, written, x.T)
     tolerance = facts.tolerances.recurrence * torch.maximum(bound, facts.memory_size).where(bound.isfinite(), 0)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qdelta_kernels import chunk_qdelta_rule
 from qdelta_kernels.decay import chunk_decay, sums_between
+from qdelta_kernels.diagnostics import length
 
 from ..inputs import QDeltaInputs
 
@@ -17,7 +18,8 @@ CHUNK = 64
 # How many elements of states all steps together may touch, and how many stretches there are at most.
 _WORK, _MOST = 1 << 24, 8
 _ROUNDING = 1e-13
-_UNDERFLOW = 1e-30
+# Below these sizes products leave the range of what the memory is followed in.
+_UNDERFLOW = {torch.float32: 1e-30, torch.float64: 1e-290}
 _ODD_CHUNK = 23
 
 
@@ -96,8 +98,9 @@ def follow_stretches(
     inverse, amplified = _inverse(tokens)
     before = (token[:, :1] - torch.arange(1, CHUNK + 1)).clamp(min=0)
     earlier = trace["state_norm"][batch[:, None], before].double()
-    size = _chunk_size(tokens, found, earlier.where(earlier.isfinite(), 0).amax(1), amplified)
-    compared = _compare(tokens, found, {name: cut(x) for name, x in trace.items()}, size)
+    memory = torch.maximum(found.largest, earlier.where(earlier.isfinite(), 0).amax(1)[:, None])
+    size = _chunk_size(tokens, memory, amplified)
+    compared = _compare(tokens, found, {name: x[batch[:, None], token] for name, x in trace.items()}, size, memory)
     bounds = _compensated(tokens) | inverse
     return Stretches(batch=batch, token=token, **found.kept(), **compared, **bounds, growth=_growth(tokens))
 
@@ -116,24 +119,28 @@ class _Followed:
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "o"}
 
 
+def _norm(x: Tensor) -> Tensor:
+    return length(x)[0]
+
+
 def _follow(tokens: _Tokens) -> _Followed:
     """S_t = alpha S_{t-1} + beta (v - alpha S_{t-1} x) k^T, and the errors from S itself."""
     x, alpha = tokens.x, tokens.g.exp()
     factor = 1 - tokens.beta * torch.linalg.vecdot(x, tokens.k)
     S = tokens.state.mT.clone()
-    entering = S.norm(dim=(-2, -1))
+    entering = _norm(S.flatten(-2))
     columns: list[tuple[Tensor, ...]] = []
     for t in range(x.shape[1]):
         S, eps = _step(S, x[:, t], tokens.k[:, t], tokens.v[:, t], alpha[:, t], tokens.beta[:, t])
         reads = S @ torch.stack([x[:, t], tokens.q[:, t]], dim=-1)
         e = tokens.v[:, t] - reads[..., 0]
         off = e - factor[:, t, :, None] * eps
-        columns.append((eps.norm(dim=-1), e.norm(dim=-1), off.norm(dim=-1), S.norm(dim=(-2, -1)), reads[..., 1]))
+        columns.append((_norm(eps), _norm(e), _norm(off), _norm(S.flatten(-2)), reads[..., 1]))
     error, left, residual, norm, o = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
-    v = tokens.v.norm(dim=-1)
+    v = _norm(tokens.v)
     largest = torch.cat([entering[:, None], torch.maximum(norm, v)], dim=1).cummax(dim=1).values[:, 1:]
-    lengths = x.norm(dim=-1)
-    size = v + (1 + tokens.beta * lengths * tokens.k.norm(dim=-1)) * lengths * largest
+    lengths = _norm(x)
+    size = v + (1 + tokens.beta * lengths * _norm(tokens.k)) * lengths * largest
     return _Followed(error, left, residual, size, norm, largest, o)
 
 
@@ -144,36 +151,42 @@ def _step(S: Tensor, x: Tensor, k: Tensor, v: Tensor, alpha: Tensor, beta: Tenso
     return S + (beta[..., None] * eps)[..., None] * k[..., None, :], eps
 
 
-def _chunk_size(tokens: _Tokens, found: _Followed, earlier: Tensor, amplified: Tensor) -> Tensor:
+def _chunk_size(tokens: _Tokens, memory: Tensor, amplified: Tensor) -> Tensor:
     """What rounding errors of the chunk form are relative to: ||v|| + (||k|| + lam ||q||) ||S||, with what sums add.
 
     It reads the memory at k and at q, which may cancel in x. And the memory may since have shrunk: a chunk's
     errors are those of the largest state in it and in the one before.
     """
     running = lambda y: y.cummax(dim=1).values
-    q, k, v = (y.norm(dim=-1) for y in (tokens.q, tokens.k, tokens.v))
-    memory = torch.maximum(found.largest, earlier[:, None])
+    q, k, v = (_norm(y) for y in (tokens.q, tokens.k, tokens.v))
     return running(amplified) * (running(v) + running(k + tokens.lam * q) * memory)
 
 
-def _compare(tokens: _Tokens, found: _Followed, trace: dict[str, Tensor], size: Tensor) -> dict[str, Tensor]:
-    """Hold the chunk form, in float64 and with an odd chunk size, and the trace to the loop."""
+def _compare(
+    tokens: _Tokens, found: _Followed, trace: dict[str, Tensor], size: Tensor, memory: Tensor
+) -> dict[str, Tensor]:
+    """Hold the chunk form, in float64 and with an odd chunk size, and the trace to the loop.
+
+    `size` is what rounding errors of what is read are relative to; those of ||S|| are to `memory` too.
+    """
     t = tokens
     o, _ = chunk_qdelta_rule(t.q, t.k, t.v, t.g, t.beta, t.lam, scale=1.0, initial_state=t.state, chunk_size=_ODD_CHUNK)
-    # Below this float32, which the trace may be computed in, underflows.
-    relative = lambda y, to: y.abs() / (to + _UNDERFLOW)
-    # The trace follows ||S||^2, so that is where its rounding errors are.
+    relative = lambda y, to, dtype: y.abs() / (to + _UNDERFLOW[dtype])
+    dtype = trace["state_norm"].dtype
+    trace = {name: x.double() for name, x in trace.items()}
+    largest = torch.maximum(size, memory) + _UNDERFLOW[dtype]
     off = [
-        relative(trace["error_before"] - found.error, size),
+        relative(trace["error_before"] - found.error, size, dtype),
         # It is |1 - beta a| times the error before the write, rounding included.
-        relative(trace["error_after"] - found.left, size * (1 + t.beta * t.x.norm(dim=-1) * t.k.norm(dim=-1))),
-        relative(trace["state_norm"].square() - found.state_norm.square(), size.square()),
+        relative(trace["error_after"] - found.left, size * (1 + t.beta * _norm(t.x) * _norm(t.k)), dtype),
+        # The trace follows ||S||^2, so that is where its rounding errors are.
+        ((trace["state_norm"] / largest).square() - (found.state_norm / largest).square()).abs(),
     ]
     # Where the memory has left the range of a dtype there is nothing to compare.
     finite = lambda y: y.where(y.isfinite(), torch.nan)
-    read = size * tokens.q.norm(dim=-1).clamp(min=1)
+    read = size * _norm(tokens.q).clamp(min=1)
     return {
-        "chunk_error": finite(relative((o - found.o).norm(dim=-1), read)),
+        "chunk_error": finite(relative(_norm(o - found.o), read, torch.float64)),
         "trace_error": finite(torch.stack(off).amax(0)),
         "chunk_size": size,
     }
@@ -200,12 +213,12 @@ def _compensated(tokens: _Tokens) -> dict[str, Tensor]:
     alpha, x = tokens.g.exp(), tokens.x
     paid = alpha / tokens.norm.where(tokens.norm > 0, 1)
     S = tokens.state.mT.clone()
-    written = tokens.beta * tokens.v.norm(dim=-1) * tokens.k.norm(dim=-1)
+    written = tokens.beta * _norm(tokens.v) * _norm(tokens.k)
     norms, bounds = [], []
     for t in range(x.shape[1]):
-        bounds.append(alpha[:, t] * S.norm(dim=(-2, -1)) + written[:, t])
+        bounds.append(alpha[:, t] * _norm(S.flatten(-2)) + written[:, t])
         S, _ = _step(S, x[:, t], tokens.k[:, t], tokens.v[:, t], paid[:, t], tokens.beta[:, t])
-        norms.append(S.norm(dim=(-2, -1)))
+        norms.append(_norm(S.flatten(-2)))
     return {"compensated": torch.stack(norms, dim=1), "compensated_bound": torch.stack(bounds, dim=1)}
 
 
@@ -225,14 +238,15 @@ def _inverse(tokens: _Tokens) -> tuple[dict[str, Tensor], Tensor]:
     # A step of norm 0 (one dimension, beta a = 1) has no logarithm; a tiny norm instead only raises the bound.
     steps = sums_between(g + heads(tokens.norm).clamp(min=1e-300).log())
     between = torch.nn.functional.pad(steps[..., :-1, :], (0, 0, 1, 0))  # of j < m < i
-    first = (beta * x.norm(dim=-1)).log() + g
-    bound = first[..., :, None] + between + k.norm(dim=-1).log()[..., None, :]
+    first = (beta * _norm(x)).log() + g
+    bound = first[..., :, None] + between + _norm(k).log()[..., None, :]
     # The stretch's own L, so that the closed bound is as sharp as it can be.
     top = lam.amax(-1)[..., None, None]
     age = torch.arange(L)[:, None] - torch.arange(L) - 1
     closed = (1 + top).log() + age / 2 * (1 + top.square()).log()
     # What rounding left in the solution is not held to a bound that may be far smaller.
-    sure = (T - _ROUNDING * T.amax(-1).cummax(-1).values[..., None]).clamp(min=0)
+    rounding = _ROUNDING * (T @ (torch.eye(L, dtype=x.dtype) + strict.abs()) @ T)
+    sure = (T - rounding.nan_to_num(nan=torch.inf)).clamp(min=0)
     sure = sure.masked_fill(later, 0)
     over = lambda limit: torch.where(sure > 0, sure.log() - limit, -torch.inf).amax(-1).exp()
     read = decay * ((k @ k.mT).abs() + lam[..., None] * (q @ k.mT).abs())
