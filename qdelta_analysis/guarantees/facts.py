@@ -189,8 +189,8 @@ class Facts:
 
         beta a and ||A|| / alpha move by at most (1 + lam) ((1 + delta)^2 - 1) at beta <= 1.
         """
-        delta = self.highest(self.beyond_unit).clamp(min=0)
-        delta = delta.where(delta <= self.tolerances.unit, 0)
+        counted = self.beyond_unit.where(self.beyond_unit <= self.tolerances.unit, 0)
+        delta = self.highest(counted).clamp(min=0)
         return (1 + self.highest(self.gates.lam)) * (2 * delta + delta.square()) + self.tolerances.algebra
 
     @cached_property

@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from qdelta_kernels.diagnostics import length
+
 from ..inputs import QDeltaInputs
 from .independence import halves, lagged, z
 
@@ -40,6 +42,11 @@ class TokenSample:
     def x(self) -> Tensor:
         """k + lam q."""
         return self.k + self.lam[..., None] * self.q
+
+    @cached_property
+    def key_length(self) -> Tensor:
+        """||k||."""
+        return length(self.k)[0]
 
     @cached_property
     def anisotropy(self) -> Tensor:
@@ -100,8 +107,8 @@ class TokenSample:
     @cached_property
     def write_moment(self) -> Tensor:
         """E[alpha^2 beta^2 ||k||^2 x x^T], [H, d, d]."""
-        weight = (self.alpha * self.beta).square() * self.k.square().sum(-1)
-        return _moment(self.x * weight[..., None], self.x)
+        weighed = (self.alpha * self.beta * self.key_length)[..., None] * self.x
+        return _moment(weighed, weighed)
 
     @cached_property
     def excitation(self) -> Tensor:
@@ -121,9 +128,9 @@ class TokenSample:
 
     def moved(self, s: Tensor) -> Tensor:
         """||s A_t||^2 for directions s [H, d, m], token by token: [N, H, m]."""
-        sx, sk, kk = _along(self.x, s), _along(self.k, s), self.k.square().sum(-1)[..., None]
-        beta = self.beta[..., None]
-        return self.alpha.square()[..., None] * (1 - 2 * beta * sx * sk + (beta * sx).square() * kk)
+        written, sk = self.beta[..., None] * _along(self.x, s), _along(self.k, s)
+        square = (written * self.key_length[..., None]).square()  # no product of squares, one of which may be too large
+        return self.alpha.square()[..., None] * (1 - 2 * written * sk + square)
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[: self.N // 2], x[self.N // 2 :]

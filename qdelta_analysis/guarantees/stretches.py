@@ -17,7 +17,7 @@ from ..inputs import QDeltaInputs
 CHUNK = 64
 # How many elements of states all steps together may touch, and how many stretches there are at most.
 _WORK, _MOST = 1 << 24, 8
-_ROUNDING = 1e-13
+_ROUNDING, _SUBNORMAL = 1e-13, 1e-307
 # Below these sizes products leave the range of what the memory is followed in.
 _UNDERFLOW = {torch.float32: 1e-30, torch.float64: 1e-290}
 _ODD_CHUNK = 23
@@ -184,7 +184,7 @@ def _compare(
     ]
     # Where the memory has left the range of a dtype there is nothing to compare.
     finite = lambda y: y.where(y.isfinite(), torch.nan)
-    read = size * _norm(tokens.q).clamp(min=1)
+    read = torch.maximum(size, memory) * _norm(tokens.q)
     return {
         "chunk_error": finite(relative(_norm(o - found.o), read, torch.float64)),
         "trace_error": finite(torch.stack(off).amax(0)),
@@ -233,7 +233,7 @@ def _inverse(tokens: _Tokens) -> tuple[dict[str, Tensor], Tensor]:
     beta, lam, g = (heads(y) for y in (tokens.beta, tokens.lam, tokens.g))
     later = torch.ones(L, L, dtype=torch.bool).triu(0)
     decay = chunk_decay(g)[0].masked_fill(later, 0)
-    strict = beta[..., None] * decay * (x @ k.mT)
+    strict = decay * (beta[..., None] * (x @ k.mT))
     T = torch.linalg.solve_triangular(strict, torch.eye(L, dtype=x.dtype), upper=False, unitriangular=True).abs()
     # A step of norm 0 (one dimension, beta a = 1) has no logarithm; a tiny norm instead only raises the bound.
     steps = sums_between(g + heads(tokens.norm).clamp(min=1e-300).log())
@@ -245,8 +245,8 @@ def _inverse(tokens: _Tokens) -> tuple[dict[str, Tensor], Tensor]:
     age = torch.arange(L)[:, None] - torch.arange(L) - 1
     closed = (1 + top).log() + age / 2 * (1 + top.square()).log()
     # What rounding left in the solution is not held to a bound that may be far smaller.
-    rounding = _ROUNDING * (T @ (torch.eye(L, dtype=x.dtype) + strict.abs()) @ T)
-    sure = (T - rounding.nan_to_num(nan=torch.inf)).clamp(min=0)
+    rounding = T @ (_ROUNDING * (torch.eye(L, dtype=x.dtype) + strict.abs()) + _SUBNORMAL) @ T
+    sure = (T - rounding.nan_to_num(nan=torch.inf, posinf=torch.inf)).clamp(min=0)
     sure = sure.masked_fill(later, 0)
     over = lambda limit: torch.where(sure > 0, sure.log() - limit, -torch.inf).amax(-1).exp()
     read = decay * ((k @ k.mT).abs() + lam[..., None] * (q @ k.mT).abs())
