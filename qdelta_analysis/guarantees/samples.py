@@ -127,9 +127,9 @@ class Samples:
         t = self.unread
         A, size = _dense(t, t.k), _size(t, t.k)
         asymmetry = (A - A.mT).abs().amax((-2, -1))
-        claimed = (1 - t.beta * (t.k * t.k).sum(-1)).abs().clamp(min=1)
+        claimed = (1 - ((t.beta[..., None] * t.k) * t.k).sum(-1)).abs().clamp(min=1)
         dense = torch.linalg.svdvals(A)[..., 0]
-        return torch.maximum(asymmetry, (dense - claimed).abs()) / size
+        return (torch.maximum(asymmetry, (dense - claimed).abs()) / size).where(size.isfinite(), torch.nan)
 
     @cached_property
     def payment_error(self) -> Tensor:

@@ -126,7 +126,7 @@ def _norm(x: Tensor) -> Tensor:
 def _follow(tokens: _Tokens) -> _Followed:
     """S_t = alpha S_{t-1} + beta (v - alpha S_{t-1} x) k^T, and the errors from S itself."""
     x, alpha = tokens.x, tokens.g.exp()
-    factor = 1 - tokens.beta * torch.linalg.vecdot(x, tokens.k)
+    factor = 1 - torch.linalg.vecdot(tokens.beta[..., None] * x, tokens.k)
     S = tokens.state.mT.clone()
     entering = _norm(S.flatten(-2))
     columns: list[tuple[Tensor, ...]] = []
@@ -245,12 +245,14 @@ def _inverse(tokens: _Tokens) -> tuple[dict[str, Tensor], Tensor]:
     age = torch.arange(L)[:, None] - torch.arange(L) - 1
     closed = (1 + top).log() + age / 2 * (1 + top.square()).log()
     # What rounding left in the solution is not held to a bound that may be far smaller.
-    rounding = T @ (_ROUNDING * (torch.eye(L, dtype=x.dtype) + strict.abs()) + _SUBNORMAL) @ T
+    carried = T @ (torch.eye(L, dtype=x.dtype) + strict.abs()) @ T  # times 2^-53: what a solution's rounding errors are
+    rounding = _ROUNDING * carried + _SUBNORMAL * (T.sum(-1)[..., :, None] * T.sum(-2)[..., None, :])
     sure = (T - rounding.nan_to_num(nan=torch.inf, posinf=torch.inf)).clamp(min=0)
     sure = sure.masked_fill(later, 0)
     over = lambda limit: torch.where(sure > 0, sure.log() - limit, -torch.inf).amax(-1).exp()
     read = decay * ((k @ k.mT).abs() + lam[..., None] * (q @ k.mT).abs())
-    amplified = (T.sum(-1).cummax(-1).values * (1 + read.sum(-1))).transpose(1, 2)
+    solved = torch.maximum(T.sum(-1), carried.sum(-1) / 100)  # the second where steps expand a thousandfold
+    amplified = (solved.cummax(-1).values * (1 + read.sum(-1))).transpose(1, 2)
     return {
         "inverse": over(bound).transpose(1, 2),
         "inverse_unit": over(closed).transpose(1, 2),
