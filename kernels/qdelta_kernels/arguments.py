@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # Below this squared norm a q or k counts as zero; the same epsilon as in common L2-norm kernels.
@@ -53,6 +54,16 @@ class Arguments:
 def l2norm(x: Tensor) -> Tensor:
     """Return x / sqrt(||x||^2 + 1e-6) along the last axis (a zero vector stays zero)."""
     return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + _NORM_EPS)
+
+
+def has_tangents(*tensors: Tensor | None) -> bool:
+    """Return whether a forward derivative is being taken along one of these tensors.
+
+    Functions with a backward of their own have none: torch refuses them, or takes it for zero without a word.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return any(isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
 def eager_where_packed(function: Callable[P, R]) -> Callable[P, R]:

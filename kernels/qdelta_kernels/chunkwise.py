@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arguments import Arguments, check_arguments, eager_where_packed
+from .arguments import Arguments, check_arguments, eager_where_packed, has_tangents
 from .decay import chunk_decay
 from .layout import Block, ChunkLayout
-from .recurrent import differentiable_gradients
+from .recurrent import differentiable_gradients, recurrent_qdelta_rule
 
 Intra = Literal["recurrence", "released"]
 
@@ -50,7 +50,7 @@ def chunk_qdelta_rule(
         S <- e^{G_C} S + (diag(e^{G_C - G}) U)^T K
 
     G is the running sum of g inside the chunk. The result does not depend on `chunk_size`. Differentiable in
-    q, k, v, g, beta, lam and initial_state; second derivatives are taken token by token.
+    q, k, v, g, beta, lam and initial_state; second and forward derivatives are taken token by token.
 
     `intra="released"` is a departure from the recurrence, for study only: it puts L_ij = beta_i e^{G_i - G_j}
     k_i.x_j, the transpose in x and k, which is what the Q-Delta authors' released kernels compute (their commit
@@ -62,6 +62,22 @@ def chunk_qdelta_rule(
     """
     if intra not in ("recurrence", "released"):
         raise ValueError(f"intra is {intra!r}; expected 'recurrence' or 'released'.")
+    if has_tangents(q, k, v, g, beta, lam, initial_state):
+        if intra == "released":
+            raise RuntimeError("intra is 'released'; expected 'recurrence' for forward derivatives.")
+        return recurrent_qdelta_rule(
+            q,
+            k,
+            v,
+            g,
+            beta,
+            lam,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+            l2norm_qk=l2norm_qk,
+        )
     a = check_arguments(
         q,
         k,
@@ -137,7 +153,12 @@ class Chunks:
 
     def readout(self) -> Tensor:
         """Return e^{G_i - G_j} q_i.k_j for i >= j: [M, H, R, C, C]."""
-        return self.decay * self.gram[:, :, None, : self.C]
+        return (self.decay * self.gram[:, :, None, : self.C]).masked_fill_(self.lost, 0)
+
+    @property
+    def lost(self) -> Tensor:
+        """Where nothing is left of j at i, which counts for nothing even if its product is too large for the dtype."""
+        return self.decay == 0
 
 
 def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, intra: Intra = "recurrence") -> Chunks:
@@ -148,7 +169,7 @@ def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, int
     g, beta, lam = (layout.gather(x[..., None], block)[..., 0].unflatten(1, (H, R)) for x in (g, beta, lam))
     decay, from_start = chunk_decay(g)
     gram = qk @ qk[:, :, layout.C :].mT
-    L = _erase_gram(gram, lam, intra).mul_(decay).mul_(beta[..., None])
+    L = _erase_gram(gram, lam, intra).masked_fill_(decay == 0, 0).mul_(decay).mul_(beta[..., None])
     identity = torch.eye(layout.C, dtype=q.dtype, device=q.device)
     return Chunks(
         qk=qk,
@@ -324,15 +345,17 @@ class _BlockGradients:
     def tokens(self, intra: Intra) -> tuple[Tensor, ...]:
         """Add the gradients through the matrices inside the chunks; return those of q, k, v, g, beta, lam."""
         c, C = self.c, self.c.C
-        gram, q_k = _erase_gram(c.gram, c.lam, intra), c.gram[:, :, None, :C]
-        by_decay = self.L.neg_().tril_(-1).mul_(c.decay)
+        gram = _erase_gram(c.gram, c.lam, intra).masked_fill_(c.lost, 0)
+        q_k = c.gram[:, :, None, :C]
+        q_k, k_q = (torch.where(c.lost, 0, x) for x in (q_k, q_k.mT))
+        by_decay = self.L.neg_().masked_fill_(c.lost, 0).tril_(-1).mul_(c.decay)
         self.beta += (by_decay * gram).sum(-1)
         dgram = by_decay.mul_(c.beta[..., None])
-        dreadout = self.readout.mul_(c.decay)
+        dreadout = self.readout.masked_fill_(c.lost, 0).mul_(c.decay)
         through_decay = torch.addcmul(dreadout * q_k, dgram, gram)
         self.G += through_decay.sum(-1) - through_decay.sum(-2)
         if intra == "released":
-            self.lam += (dgram * q_k.mT).sum(-2)
+            self.lam += (dgram * k_q).sum(-2)
             dq_k = dreadout + (dgram * c.lam[..., None, :]).mT
         else:
             self.lam += (dgram * q_k).sum(-1)

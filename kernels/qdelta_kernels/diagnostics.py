@@ -117,9 +117,10 @@ def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm: Tensor) -> tuple[
     norm of the state has fallen so far that its recursion cannot be trusted."""
     C, start = c.C, c.from_start[..., None]
     qk, kk = (x.diagonal(dim1=-2, dim2=-1)[:, :, None] for x in c.gram.split(C, dim=2))
-    # What the tokens of the chunk wrote: read at q with the token's own write taken out again, at k without it.
-    o_hat = torch.addcmul(c.readout() @ U, start, reads[:, :, :, :C]).addcmul_(qk[..., None], U, value=-1)
-    v_hat = torch.addcmul((c.decay * c.gram[:, :, None, C:]).tril_(-1) @ U, start, reads[:, :, :, C:])
+    # Of what the tokens of the chunk wrote only what came before is read: after a strong gate it is far less than U.
+    o_hat = torch.addcmul(c.readout().tril_(-1) @ U, start, reads[:, :, :, :C])
+    read = (c.decay * c.gram[:, :, None, C:]).masked_fill_(c.lost, 0).tril_(-1)
+    v_hat = torch.addcmul(read @ U, start, reads[:, :, :, C:])
     before = length(torch.addcmul(c.v - v_hat, c.lam[..., None], o_hat, value=-1))[0]
     after = (1 - c.beta * (kk + c.lam * qk)).abs() * before
     (key, key_way), (query, query_way), (write, write_way) = length(v_hat), length(o_hat), length(U)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .arguments import has_tangents
 from .chunkwise import chunk_qdelta_rule
 from .gpu import HALF_OR_SINGLE, triton_qdelta_rule, triton_suits
 from .recurrent import recurrent_qdelta_rule
@@ -63,7 +64,8 @@ def qdelta_rule(
 
     Under autocast q, k and v are cast to its dtype. Values that are not finite are refused on the CPU only.
 
-    Source: Q-Delta (arXiv 2606.08804). Differentiable in q, k, v, g, beta, lam and initial_state.
+    Source: Q-Delta (arXiv 2606.08804). Differentiable in q, k, v, g, beta, lam and initial_state; second
+    derivatives, and forward ones (`torch.func.jvp`), are taken token by token on every backend.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(map(repr, BACKENDS))}.")
@@ -75,6 +77,8 @@ def qdelta_rule(
         "l2norm_qk": l2norm_qk,
     }
     q, k, v = _autocast(q, k, v)
+    if backend != "reference" and has_tangents(q, k, v, g, beta, lam, initial_state):
+        return recurrent_qdelta_rule(q, k, v, g, beta, lam, **options)
     if backend == "reference":
         return qdelta_rule_reference(q, k, v, g, beta, lam, **options)
     if backend == "triton" or (backend == "auto" and triton_suits(q, v)):

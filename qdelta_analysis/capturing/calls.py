@@ -103,7 +103,7 @@ def read_call(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, An
     if given.get("use_gate_in_kernel"):
         bias = given.get("dt_bias")
         raw = wide(g) if bias is None else wide(g) + wide(bias)
-        g = -wide(given["A_log"]).exp() * F.softplus(raw)
+        g = -wide(given["A_log"]).clamp(max=80).exp() * F.softplus(raw)
     if given.get("use_beta_sigmoid_in_kernel"):
         beta = torch.sigmoid(wide(beta)) * (2 if given.get("allow_neg_eigval") else 1)
     v_first = bool(given.get("state_v_first") or given.get("transpose_state_layout"))

@@ -165,7 +165,7 @@ class QDeltaLayer(nn.Module):
         c, g, beta, lam = self.config, None, None, None
         largest = 2 if c.allow_neg_eigval else 1
         if c.decays:
-            g = -wide(self.A_log).exp() * F.softplus(wide(self.a_proj(x)) + self.dt_bias)
+            g = -wide(self.A_log).clamp(max=80).exp() * F.softplus(wide(self.a_proj(x)) + self.dt_bias)
         if c.erases:
             beta = largest * torch.sigmoid(wide(self.b_proj(x)))
             lam = None if c.lam is None else torch.full_like(beta, c.lam)
@@ -188,7 +188,10 @@ def unit(x: Tensor) -> Tensor:
     A vector shorter than 0.001 is scaled by 1000, so that no slope is steeper: exact unit vectors are what the theory
     asks for, and sqrt(||x||^2 + 1e-6), with the same bound, gives none.
     """
-    return F.normalize(wide(x), dim=-1, eps=1e-3).to(x.dtype)
+    y = wide(x)
+    long = y.detach().norm(dim=-1, keepdim=True) > 1e-3
+    # The length of a zero vector has no second derivative, not even where it is not used.
+    return torch.where(long, F.normalize(torch.where(long, y, 1), dim=-1), y / 1e-3).to(x.dtype)
 
 
 def log_expansion(

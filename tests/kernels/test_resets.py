@@ -1,5 +1,7 @@
 """Gates from no decay to a reset: what lies before one cannot touch what lies after it."""
 
+import math
+
 import pytest
 import torch
 
@@ -133,3 +135,35 @@ def test_other_gates_that_are_no_number_are_refused(bad):
         ValueError, match=r"g holds (nan|inf) at index \[0, 3, 1\]; expected finite values only \(or -inf"
     ):
         qdelta_rule(*x._replace(g=g)[:6])
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("g", [-1.0, -16.0, -20.0, -40.0, -80.0])
+def test_what_is_read_of_a_memory_that_a_gate_left_little_of(backend, g):
+    """It is far less than what the token writes; S_0 = I, so the cosine is that of q and k."""
+    if backend == "triton":
+        in_interpreter(torch.float32)
+    vector = lambda *values: torch.tensor(values).view(1, 1, 1, 2)
+    gate = lambda value: torch.full((1, 1, 1), value)
+    gates = (gate(g), gate(0.5), gate(0.5))
+    q, k, v = vector(0.6, 0.8), vector(1.0, 0.0), vector(0.3, 0.7)
+    found = chunk_qdelta_diagnostics(q, k, v, *gates, initial_state=torch.eye(2)[None, None], backend=backend)
+    for name, value in (("cosine", 0.6), ("key_retrieval", math.exp(g)), ("query_prediction", math.exp(g))):
+        assert getattr(found, name).item() == pytest.approx(value, rel=1e-6, abs=0), name
+
+
+def test_what_is_too_large_for_a_product_stays_behind_a_reset_and_in_its_future():
+    pair = lambda *values: torch.tensor(values).view(1, 2, 1, 1)
+    gates = lambda *values: torch.tensor(values).view(1, 2, 1)
+    ones = pair(1.0, 1.0)
+    reset = (pair(1.0, 1e20), pair(1e20, 1.0), ones, gates(0.0, -torch.inf), gates(1.0, 1.0), None)
+    later = (pair(1e20, 1.0), pair(1.0, 1e20), ones, None, gates(1.0, 0.0), None)
+    for arguments, expected in ((reset, [1e20, 1e20]), (later, [1e20, 1.0])):
+        for function in (qdelta_rule, chunk_qdelta_rule, recurrent_qdelta_rule):
+            x = [y if y is None else y.clone().requires_grad_() for y in arguments]
+            o, _ = function(*x, scale=1.0)
+            assert o.flatten().tolist() == pytest.approx(expected), function
+            o[:, 0].sum().backward()
+            assert all(torch.isfinite(y.grad).all() for y in x[:3]), function
+    in_interpreter(torch.float32)
+    assert triton(*later, scale=1.0)[0].flatten().tolist() == pytest.approx([1e20, 1.0])

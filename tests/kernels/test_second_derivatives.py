@@ -64,3 +64,34 @@ def test_a_compiled_operation_is_right_or_refuses(as_users_call):
     torch._dynamo.reset()
     with pytest.raises(RuntimeError, match=r"does not currently support double backward|requires create_graph=False"):
         curvature(x, torch.compile(qdelta_rule, backend="aot_eager"), 5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton", "reference"])
+def test_forward_derivatives(backend):
+    """torch takes a function with a backward of its own for a constant there, without a word."""
+    if backend == "triton":
+        pytest.importorskip("triton")
+    ones, half = torch.ones(1, 20, 1, 1), torch.full((1, 20, 1), 0.5)
+    if backend == "triton" and torch.cuda.is_available():
+        ones, half = ones.cuda(), half.cuda()
+    of = lambda lam: qdelta_rule(ones, ones, ones, None, half, lam, scale=1.0, backend=backend)[0].sum()
+    lam = half.clone().requires_grad_()
+    of(lam).backward()
+    expected = pytest.approx(lam.grad.sum().item(), rel=1e-5)
+    assert torch.func.jvp(of, (half,), (torch.ones_like(half),))[1].item() == expected
+    with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+        found = of(torch.autograd.forward_ad.make_dual(half, torch.ones_like(half)))
+        assert torch.autograd.forward_ad.unpack_dual(found).tangent.item() == expected
+
+
+def test_forward_derivatives_of_the_chunk_form():
+    ones, half = torch.ones(1, 5, 1, 1).double(), torch.full((1, 5, 1), 0.5).double()
+    for intra in ("recurrence", "released"):
+        of = lambda lam, intra=intra: chunk_qdelta_rule(ones, ones, ones, None, half, lam, scale=1.0, intra=intra)[0]
+        if intra == "released":
+            with pytest.raises(RuntimeError, match="intra is 'released'; expected 'recurrence'"):
+                torch.func.jvp(of, (half,), (half,))
+        else:
+            jacobian = torch.autograd.functional.jacobian(of, half)
+            expected = torch.einsum("btvhijk,ijk->btvh", jacobian, half)
+            torch.testing.assert_close(torch.func.jvp(of, (half,), (half,))[1], expected)

@@ -68,6 +68,13 @@ def test_the_hub_model_reads_nothing_and_a_prompt_of_nothing_is_refused():
     for prompt in ({"inputs": nothing}, {"input_ids": nothing}, {"inputs_embeds": torch.zeros(2, 0, 24)}):
         with pytest.raises(ValueError, match=r"the prompt has shape \[2, 0.*\]; expected at least one token in each"):
             hub.generate(**prompt, max_new_tokens=2)
+    mask = torch.ones(2, 6, dtype=torch.long)
+    mask[1] = 0
+    padded = ids.clone()
+    padded[1] = 0  # of which transformers makes a mask itself
+    for prompt in ({"inputs": ids, "attention_mask": mask}, {"inputs": padded}):
+        with pytest.raises(ValueError, match=r"the prompt is all padding in rows \[1\]; expected at least one token"):
+            hub.generate(**prompt, max_new_tokens=2)
     assert hub.generate(bos_token_id=3, max_new_tokens=2, do_sample=False)[0, 0] == 3
 
 

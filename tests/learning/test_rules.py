@@ -1,11 +1,13 @@
 """What the layer computes under each rule: the gates' equations, and the recurrence against its definition."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from qdelta_analysis import QDeltaInputs
-from qdelta_analysis.learning import QDeltaLayer
+from qdelta_analysis.learning import LayerConfig, QDeltaLayer
 from qdelta_analysis.learning.layer import log_expansion, unit
 from qdelta_analysis.learning.linear_attention import linear_attention
 from qdelta_kernels import qdelta_rule_reference
@@ -122,6 +124,21 @@ def test_no_vector_is_normalised_steeply():
     x = noise(5, 7, 2, 8, seed=1)
     torch.testing.assert_close(unit(x), F.normalize(x, dim=-1), rtol=0, atol=0)
     assert torch.equal(unit(torch.zeros(1, 1, 2, 8)), torch.zeros(1, 1, 2, 8))
+    assert torch.equal(torch.autograd.functional.hessian(lambda y: unit(y)[0], torch.zeros(2)), torch.zeros(2, 2))
+    assert torch.autograd.gradgradcheck(unit, (x[0, 0].double().requires_grad_(),))
+
+
+def test_a_rate_beyond_all_numbers_forgets_everything_and_has_no_slope():
+    config = LayerConfig(hidden_size=8, heads=1, key_dim=4, value_dim=4)
+    for rate in (60.0, 80.0, 88.0, 90.0, 1e30, math.inf):
+        layer = QDeltaLayer(config)
+        torch.nn.init.constant_(layer.A_log, rate)
+        y = layer(torch.ones(1, 3, 8))
+        y.sum().backward()
+        assert torch.isfinite(y).all()
+        for name, parameter in layer.named_parameters():
+            assert torch.isfinite(parameter.grad).all(), (rate, name)
+        assert layer.A_log.grad.item() == 0
 
 
 @pytest.mark.parametrize("name", ["q-delta", "q-delta, norm-compensated", "deltanet", "linear-attention, decay"])

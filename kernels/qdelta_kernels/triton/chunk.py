@@ -111,7 +111,7 @@ def padded(x: Tensor, last: int, before: int | None = None) -> Tensor:
 class Prepared:
     """What `intra_kernel` computes, for each chunk and value head."""
 
-    inverse: Tensor  # [M, HV, C, C]: T = (I + L)^-1
+    inverse: Tensor  # [M, HV, C, C]: T = (I + L)^-1, less its diagonal for traces
     readout: Tensor  # [M, HV, C, C]: A
     factors: Tensor  # [M, HV, 4, C]
     through: Tensor  # [M, HV]
@@ -124,7 +124,7 @@ class Prepared:
 
 
 def prepare(call: Call, spans: Spans, *, trace: bool = False) -> Prepared:
-    """Compute what needs no state; for a trace A leaves out each token's own write."""
+    """Compute what needs no state; for a trace A leaves out each token's own write, and T its diagonal of ones."""
     q, C, M = call.q, call.C, max(call.slots, len(spans.chunk_start))
     (H, HV), (K, _) = call.heads, call.sizes
     float32 = {"device": q.device, "dtype": torch.float32}
@@ -242,6 +242,7 @@ def run(
         STORE_STATES=states is not None,
         STORE_FINAL=final is not None,
         STORE_TRACE=traced is not None,
+        HOLLOW=prepared.products is not None,
         UPRIGHT=launch.upright,
         DOT=PRECISION,
         STAGES=launch.stages,

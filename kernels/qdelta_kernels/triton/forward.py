@@ -88,6 +88,7 @@ def forward_kernel(
     STORE_STATES: tl.constexpr,
     STORE_FINAL: tl.constexpr,
     STORE_TRACE: tl.constexpr,
+    HOLLOW: tl.constexpr,
     UPRIGHT: tl.constexpr,
     DOT: tl.constexpr,
     STAGES: tl.constexpr,
@@ -161,14 +162,21 @@ def forward_kernel(
                 b_P = times(b_s, b_q, None, UPRIGHT, DOT)
                 if HAS_LAM:
                     b_E -= b_P * across_v(b_erase_q, UPRIGHT)
-            # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
             b_e = b_E.to(k.dtype)
-            b_eps = times(b_e, b_T, b_E - b_e.to(tl.float32), UPRIGHT, DOT)
             b_v = v.load([row, column_v])
             if TAIL:
                 b_v = tl.where(m_t[:, None], b_v, 0.0)
             b_v = turned(b_v, UPRIGHT)
-            b_eps = times(b_v, b_T, b_eps, UPRIGHT, DOT)
+            if HOLLOW:
+                # Less v, so that of small reads something is left.
+                b_eps = times(b_v, b_T, times(b_e, b_T, b_E, UPRIGHT, DOT), UPRIGHT, DOT)
+                if STORE_TRACE:
+                    reads.store([row_c, i_v * BV], turned(-b_eps, UPRIGHT).to(k.dtype))
+                b_eps += b_v.to(tl.float32)
+            else:
+                # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
+                b_eps = times(b_e, b_T, b_E - b_e.to(tl.float32), UPRIGHT, DOT)
+                b_eps = times(b_v, b_T, b_eps, UPRIGHT, DOT)
             b_u = (b_eps * across_v(b_write, UPRIGHT)).to(k.dtype)
             b_S_new = times(b_u, tl.trans(b_k), b_S * b_through, UPRIGHT, DOT)
             if STORE_EPS:
@@ -180,7 +188,6 @@ def forward_kernel(
                 tl.store(o + p_tv + o_vt, turned(b_O, UPRIGHT).to(o.dtype.element_ty), mask=m_tv)
             if STORE_TRACE:
                 o_hat.store([row_c, i_v * BV], turned(b_O, UPRIGHT).to(k.dtype))
-                reads.store([row_c, i_v * BV], turned(b_v.to(tl.float32) - b_eps, UPRIGHT).to(k.dtype))
                 tl.store(norm2 + i_chunk * V + o_v, tl.sum(b_S * b_S, 0 if UPRIGHT else 1), mask=m_v)
             b_S = b_S_new
     if STORE_FINAL:

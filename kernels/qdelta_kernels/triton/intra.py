@@ -83,16 +83,20 @@ def _lower_left(upper_left, b_N, lower_right, SOLVE: tl.constexpr):
 
 
 @triton.jit
-def store_unit_lower_inverse(p_T, b_L, C: tl.constexpr, SOLVE: tl.constexpr):
-    """Store T = (I + L)^-1 at p_T [C, C], for L [C, C] strictly lower triangular, in float32; C is 16, 32 or 64.
+def store_unit_lower_inverse(p_T, b_L, C: tl.constexpr, SOLVE: tl.constexpr, HOLLOW: tl.constexpr):
+    """Store T = (I + L)^-1, or T - I if HOLLOW, at p_T [C, C], for L [C, C] strictly lower triangular, in float32.
+
+    C is 16, 32 or 64.
 
     Quarter by quarter: put together first, they would take registers that there are not.
     """
     dtype = p_T.dtype.element_ty
     if C == 16:
         o = tl.arange(0, 16)
-        b_T = _invert_small(tl.reshape(b_L, [1, 16, 16]), 1, SOLVE)
-        tl.store(p_T + o[:, None] * 16 + o[None, :], tl.reshape(b_T, [16, 16]).to(dtype))
+        b_T = tl.reshape(_invert_small(tl.reshape(b_L, [1, 16, 16]), 1, SOLVE), [16, 16])
+        if HOLLOW:
+            b_T = tl.where(o[:, None] == o[None, :], 0.0, b_T)
+        tl.store(p_T + o[:, None] * 16 + o[None, :], b_T.to(dtype))
     else:
         n: tl.constexpr = C // 2
         upper_left, b_N, lower_right = _quarters(tl.reshape(b_L, [1, C, C]), 1, n)
@@ -107,7 +111,10 @@ def store_unit_lower_inverse(p_T, b_L, C: tl.constexpr, SOLVE: tl.constexpr):
         o = tl.arange(0, n)
         o_quarter = o[:, None] * C + o[None, :]
         o_diagonal = tl.arange(0, 2)[:, None, None] * (n * C + n) + o_quarter[None]
-        tl.store(p_T + o_diagonal, b_T.to(dtype))
+        if HOLLOW:
+            tl.store(p_T + o_diagonal, tl.where(o[:, None] == o[None, :], 0.0, b_T).to(dtype))
+        else:
+            tl.store(p_T + o_diagonal, b_T.to(dtype))
         tl.store(p_T + n + o_quarter, tl.zeros([n, n], dtype))
         upper_left, lower_right = _unstack(b_T, 1, n)
         b_X = _lower_left(
@@ -150,8 +157,8 @@ def intra_kernel(
 
     it stores T (`inverse`), A (`readout`), e^{G_C} (`through`), and four factors per token, [4, C], that scale what
     the state is read and written with: e^G (for k), e^G lam (for q), scale e^G (for q), e^{G_C - G} beta (for k).
-    With L2NORM the factors carry 1 / ||k|| and 1 / ||q||. With TRACE the diagonal of A is left out, and each token's
-    k.k and q.k are stored (`products`, [2, C]).
+    With L2NORM the factors carry 1 / ||k|| and 1 / ||q||. With TRACE the diagonals of T and of A are left out, and each
+    token's k.k and q.k are stored (`products`, [2, C]).
     """
     pid = tl.program_id(0).to(tl.int64)
     i_c, i_hv = pid // HV, pid % HV
@@ -210,11 +217,10 @@ def intra_kernel(
     b_D = tl.exp(tl.where(m_read, decay_differences(b_G), float("-inf"))) * b_beta[None, :]
     o_cc = o_c[:, None] * C + o_c[None, :]
     p_cc = pid * C * C
-    b_A = scale * b_D * b_qk
-    if TRACE:
-        b_A = tl.where(m_erase, b_A, 0.0)
+    # Masked after the product too: what comes later may be too large for a product with what came before.
+    b_A = tl.where(m_erase if TRACE else m_read, scale * b_D * b_qk, 0.0)
     tl.store(readout + p_cc + o_cc, b_A.to(readout.dtype.element_ty))
     if HAS_LAM:
         b_kk += b_lam[:, None] * b_qk
     b_L = tl.where(m_erase, b_D * b_kk, 0.0)
-    store_unit_lower_inverse(inverse + p_cc, b_L, C, SOLVE)
+    store_unit_lower_inverse(inverse + p_cc, b_L, C, SOLVE, TRACE)

@@ -144,6 +144,7 @@ def _kernel(entry: Entry) -> tuple[Any, dict[str, Any]]:
     if entry.kernel in ("forward", "trace"):
         traced = entry.kernel == "trace"
         flags = {"HAS_INITIAL": True, "TAILS": False, "TRANSFER": False, "STORE_O": not traced, "STORE_TRACE": traced}
+        flags["HOLLOW"] = traced
         unused = dict.fromkeys(("STORE_EPS", "STORE_STATES"), False)
         return forward_kernel, serial | flags | unused | {"STORE_FINAL": True, "UPRIGHT": launch.upright}
     if entry.kernel == "state_gradient":
