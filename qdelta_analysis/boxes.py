@@ -57,11 +57,12 @@ def _side(name: str, given: Side) -> Interval:
     else:
         (low, high), brackets = given, "[]"
     found = f"box has {name} in {brackets[0]}{low}, {high}{brackets[1]}"
+    low, high = as_double(f"the lower end of {name}", low), as_double(f"the upper end of {name}", high)
     if not (isfinite(low) and isfinite(high) and low <= high):
         raise ValueError(f"{found}; expected finite bounds, the lower one first.")
     if name == "cos" and (low < -1 or high > 1):
         raise ValueError(f"{found}; expected bounds in [-1, 1].")
-    side = Interval(as_double(f"the lower end of {name}", low), as_double(f"the upper end of {name}", high), brackets)
+    side = Interval(low, high, brackets)
     if side.first > side.last:
         raise ValueError(f"{found}; expected an interval that some float lies in.")
     return side
@@ -76,7 +77,11 @@ def _read(text: str) -> float:
 
 def as_double(name: str, x: float) -> float:
     """Return x as a float; raises ValueError where that is another number: a fraction, an integer above 2^53."""
-    if float(x) != x:
+    try:
+        same = float(x) == x or x != x
+    except OverflowError:
+        same = False
+    if not same:
         raise ValueError(
             f"{name} is {x!r}, which no float64 is; expected one, for what is proved is about that number."
         )

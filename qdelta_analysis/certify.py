@@ -119,6 +119,7 @@ def certify(
         raise ValueError(f"claim is {claim!r}; expected one of {', '.join(_CLAIMS)}.")
     chosen = _CLAIMS[claim]
     sides = sides_of(box)
+    bound, slack = as_double("bound", bound), as_double("slack", slack)
     _check(chosen, claim, bound, slack, max_boxes, time_limit)
     with ctx.workprec(_PRECISION):
         search = _Search(chosen, bound, slack, list(sides.values()))
@@ -145,8 +146,6 @@ def _check(chosen: _Claim, claim: str, bound: float, slack: float, max_boxes: in
         raise ValueError(f"bound is {bound}; expected 1, the limit that {claim} states.")
     if not (isfinite(bound) and bound >= 0 and isfinite(slack) and slack >= 0):
         raise ValueError(f"bound and slack are {bound} and {slack}; expected finite numbers of at least 0.")
-    as_double("bound", bound)
-    as_double("slack", slack)
     if max_boxes < 1:
         raise ValueError(f"max_boxes is {max_boxes}; expected at least 1.")
     if not time_limit >= 0:

@@ -18,7 +18,7 @@ from ..threads import all_threads
 from ..transition import Transition
 from .samples import Samples, draw_samples
 from .statistics import TokenSample, draw_tokens
-from .stretches import CHUNK, Stretches, follow_stretches, pick_stretches
+from .stretches import CHUNK, TRACED, Stretches, follow_stretches, pick_stretches
 
 # Elements of one block of q in float64: a few of them stay in the cache together.
 _BLOCK_ELEMENTS = 1 << 18
@@ -83,6 +83,9 @@ class Trace:
 
     error_before: Tensor
     error_after: Tensor
+    key_retrieval: Tensor
+    query_prediction: Tensor
+    cosine: Tensor
     state_norm: Tensor
     drift: Tensor  # ||r_t||, r_t = eps_t - e_{t-1}; 0 at the first token, NaN after and at beta = 0
 
@@ -208,7 +211,7 @@ class Facts:
         with all_threads():
             found = chunk_qdelta_diagnostics(**self.inputs.arguments(), at=at, keep_updates=True, chunk_size=CHUNK)
         assert found.updates is not None
-        trace = Trace(found.error_before, found.error_after, found.state_norm, self._drift(found.updates))
+        trace = Trace(**{name: getattr(found, name) for name in TRACED}, drift=self._drift(found.updates))
         return trace, [self._state(found, b, s, at) for b, s in zip(batch, start, strict=True)]
 
     @property
@@ -224,7 +227,7 @@ class Facts:
         where = torch.tensor([(batch[i], start[i]) for i in usable])
         token = where[:, 1:] + torch.arange(length)
         entering = torch.stack([states[i] for i in usable])
-        compared = {name: getattr(trace, name) for name in ("error_before", "error_after", "state_norm")}
+        compared = {name: getattr(trace, name) for name in TRACED}
         return follow_stretches(self.inputs, where[:, 0], token, entering, self.geometry.norm, compared)
 
     @cached_property

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..inputs import QDeltaInputs
 
 # Tokens so far apart are compared: a token that is made of another one near it shows at one of these.
-LAGS = (1, 2, 3, 4, 8, 16)
+LAGS = range(1, 17)
 _FLOOR = 1e-9
 # Of q, at most, that every lag is looked at with.
 _ELEMENTS = 1 << 20

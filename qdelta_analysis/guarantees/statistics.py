@@ -129,8 +129,9 @@ class TokenSample:
     def moved(self, s: Tensor) -> Tensor:
         """||s A_t||^2 for directions s [H, d, m], token by token: [N, H, m]."""
         written, sk = self.beta[..., None] * _along(self.x, s), _along(self.k, s)
-        square = (written * self.key_length[..., None]).square()  # no product of squares, one of which may be too large
-        return self.alpha.square()[..., None] * (1 - 2 * written * sk + square)
+        # No product of squares, one of which may be too large.
+        square = (self.alpha[..., None] * written * self.key_length[..., None]).square()
+        return self.alpha.square()[..., None] * (1 - 2 * written * sk) + square
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[: self.N // 2], x[self.N // 2 :]

@@ -21,6 +21,8 @@ _ROUNDING, _SUBNORMAL = 1e-13, 1e-307
 # Below these sizes products leave the range of what the memory is followed in.
 _UNDERFLOW = {torch.float32: 1e-30, torch.float64: 1e-290}
 _ODD_CHUNK = 23
+# What the trace says of every token, and the loop too.
+TRACED = ("error_before", "error_after", "key_retrieval", "query_prediction", "cosine", "state_norm")
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,14 @@ class _Followed:
     size: Tensor
     state_norm: Tensor
     largest: Tensor
+    key_retrieval: Tensor
+    query_prediction: Tensor
+    cosine: Tensor
     o: Tensor  # [n, L, H, V]
 
     def kept(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "o"}
+        names = ("error", "left", "residual", "size", "state_norm", "largest")
+        return {name: getattr(self, name) for name in names}
 
 
 def _norm(x: Tensor) -> Tensor:
@@ -131,17 +137,21 @@ def _follow(tokens: _Tokens) -> _Followed:
     entering = _norm(S.flatten(-2))
     columns: list[tuple[Tensor, ...]] = []
     for t in range(x.shape[1]):
+        found = alpha[:, t, :, None, None] * (S @ torch.stack([tokens.k[:, t], tokens.q[:, t]], dim=-1))
+        (key, key_way), (query, query_way) = (length(y) for y in found.unbind(-1))
+        before = (key, query, torch.linalg.vecdot(key_way, query_way))
         S, eps = _step(S, x[:, t], tokens.k[:, t], tokens.v[:, t], alpha[:, t], tokens.beta[:, t])
         reads = S @ torch.stack([x[:, t], tokens.q[:, t]], dim=-1)
         e = tokens.v[:, t] - reads[..., 0]
         off = e - factor[:, t, :, None] * eps
-        columns.append((_norm(eps), _norm(e), _norm(off), _norm(S.flatten(-2)), reads[..., 1]))
-    error, left, residual, norm, o = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+        columns.append((_norm(eps), _norm(e), _norm(off), _norm(S.flatten(-2)), *before, reads[..., 1]))
+    joined = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+    error, left, residual, norm, key, query, cosine, o = joined
     v = _norm(tokens.v)
     largest = torch.cat([entering[:, None], torch.maximum(norm, v)], dim=1).cummax(dim=1).values[:, 1:]
     lengths = _norm(x)
     size = v + (1 + tokens.beta * lengths * _norm(tokens.k)) * lengths * largest
-    return _Followed(error, left, residual, size, norm, largest, o)
+    return _Followed(error, left, residual, size, norm, largest, key, query, cosine, o)
 
 
 def _step(S: Tensor, x: Tensor, k: Tensor, v: Tensor, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,18 +183,24 @@ def _compare(
     o, _ = chunk_qdelta_rule(t.q, t.k, t.v, t.g, t.beta, t.lam, scale=1.0, initial_state=t.state, chunk_size=_ODD_CHUNK)
     relative = lambda y, to, dtype: y.abs() / (to + _UNDERFLOW[dtype])
     dtype = trace["state_norm"].dtype
+    over = lambda size, y: size / y.clamp(min=_SUBNORMAL)
+    at_key, read = (torch.maximum(size, memory) * _norm(y) for y in (t.k, t.q))
     trace = {name: x.double() for name, x in trace.items()}
     largest = torch.maximum(size, memory) + _UNDERFLOW[dtype]
     off = [
         relative(trace["error_before"] - found.error, size, dtype),
         # It is |1 - beta a| times the error before the write, rounding included.
         relative(trace["error_after"] - found.left, size * (1 + t.beta * _norm(t.x) * _norm(t.k)), dtype),
+        relative(trace["key_retrieval"] - found.key_retrieval, at_key, dtype),
+        relative(trace["query_prediction"] - found.query_prediction, read, dtype),
+        # An angle is off by what two vectors are off relative to their lengths.
+        (trace["cosine"] - found.cosine).abs()
+        / (1 + over(at_key, found.key_retrieval) + over(read, found.query_prediction)),
         # The trace follows ||S||^2, so that is where its rounding errors are.
         ((trace["state_norm"] / largest).square() - (found.state_norm / largest).square()).abs(),
     ]
     # Where the memory has left the range of a dtype there is nothing to compare.
     finite = lambda y: y.where(y.isfinite(), torch.nan)
-    read = torch.maximum(size, memory) * _norm(tokens.q)
     return {
         "chunk_error": finite(relative(_norm(o - found.o), read, torch.float64)),
         "trace_error": finite(torch.stack(off).amax(0)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from qdelta_analysis import generators, guarantees
+from qdelta_analysis import QDeltaInputs, generators, guarantees
 from tests.helpers import cases
 
 from .claims import HOLDS, UNMET, unmet
@@ -65,6 +65,25 @@ def iid(seed: int):
     draw = torch.Generator().manual_seed(seed)
     beta, lam = torch.rand(2, 1, T, 4, generator=draw)
     return x.with_beta(beta).with_lam(lam.square()).with_alpha(1 - 0.2 * torch.rand(1, T, 4, generator=draw))
+
+
+@pytest.mark.parametrize("lag", [1, 5, 7, 12, 15])
+def test_a_query_that_is_a_key_of_a_few_tokens_later(lag):
+    K = normalize(torch.randn(4096 + lag, 4, generator=torch.Generator().manual_seed(lag)).double(), dim=-1)
+    shaped = lambda y: y[None, :, None]
+    gate = torch.ones(1, 4096, 1).double()
+    x = QDeltaInputs(shaped(K[:4096]), shaped(K[lag:]), shaped(K[lag:]), 0 * gate, gate, gate)
+    found = guarantees.check(x)
+    assert found["G10"].verdict == found["G11"].verdict == UNMET
+
+
+@pytest.mark.parametrize("block", [5, 7, 15])
+def test_blocks_of_tokens_that_are_repeated(block):
+    x = generators.isotropic(T=4096, K=4, V=2, beta=1.0, lam=1.0, alpha=1.0, seed=block)
+    at = torch.arange(4096) // (2 * block) * block + torch.arange(4096) % block
+    x = dataclasses.replace(x, **{name: getattr(x, name)[:, at] for name in ("q", "k", "v", "g", "beta", "lam")})
+    found = guarantees.check(x)
+    assert found["G10"].verdict == found["G11"].verdict == UNMET
 
 
 def test_iid_tokens_raise_no_alarm():

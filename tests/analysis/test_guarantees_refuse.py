@@ -88,13 +88,15 @@ def test_a_wrong_closed_form_is_noticed(owner, name, factor, monkeypatch):
     assert {claim for claim, verdict in found.items() if verdict == VIOLATED} >= WRONG[owner, name]
 
 
-@pytest.mark.parametrize("field", ["error_before", "error_after", "state_norm"])
+@pytest.mark.parametrize(
+    "field", ["error_before", "error_after", "key_retrieval", "query_prediction", "cosine", "state_norm"]
+)
 def test_a_wrong_trace_is_noticed(field, monkeypatch):
     right = facts_module.chunk_qdelta_diagnostics
 
     def wrong(*arguments, **options):
         found = right(*arguments, **options)
-        return dataclasses.replace(found, **{field: 1.0001 * getattr(found, field)})
+        return dataclasses.replace(found, **{field: (1.01 if field == "cosine" else 1.0001) * getattr(found, field)})
 
     monkeypatch.setattr(facts_module, "chunk_qdelta_diagnostics", wrong)
     found = guarantees.check(load_trained()[0])
