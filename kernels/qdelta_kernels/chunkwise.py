@@ -62,35 +62,12 @@ def chunk_qdelta_rule(
     """
     if intra not in ("recurrence", "released"):
         raise ValueError(f"intra is {intra!r}; expected 'recurrence' or 'released'.")
+    options = {"scale": scale, "initial_state": initial_state, "cu_seqlens": cu_seqlens, "l2norm_qk": l2norm_qk}
     if has_tangents(q, k, v, g, beta, lam, initial_state):
         if intra == "released":
             raise RuntimeError("intra is 'released'; expected 'recurrence' for forward derivatives.")
-        return recurrent_qdelta_rule(
-            q,
-            k,
-            v,
-            g,
-            beta,
-            lam,
-            scale=scale,
-            initial_state=initial_state,
-            output_final_state=output_final_state,
-            cu_seqlens=cu_seqlens,
-            l2norm_qk=l2norm_qk,
-        )
-    a = check_arguments(
-        q,
-        k,
-        v,
-        g,
-        beta,
-        lam,
-        scale=scale,
-        initial_state=initial_state,
-        cu_seqlens=cu_seqlens,
-        l2norm_qk=l2norm_qk,
-        chunk_size=chunk_size,
-    )
+        return recurrent_qdelta_rule(q, k, v, g, beta, lam, output_final_state=output_final_state, **options)
+    a = check_arguments(q, k, v, g, beta, lam, chunk_size=chunk_size, **options)
     tensors = (a.q, a.k, a.v, a.g, a.beta, a.lam, a.state)
     if not torch.is_grad_enabled():  # inside a Function nobody can tell, and the entering states would be kept
         tensors = tuple(x.detach() for x in tensors)
@@ -153,12 +130,12 @@ class Chunks:
 
     def readout(self) -> Tensor:
         """Return e^{G_i - G_j} q_i.k_j for i >= j: [M, H, R, C, C]."""
-        return (self.decay * self.gram[:, :, None, : self.C]).masked_fill_(self.lost, 0)
+        return decayed(self.gram[:, :, None, : self.C], self.decay)
 
-    @property
-    def lost(self) -> Tensor:
-        """Where nothing is left of j at i, which counts for nothing even if its product is too large for the dtype."""
-        return self.decay == 0
+
+def decayed(products: Tensor, decay: Tensor) -> Tensor:
+    """Return decay times products, and 0 where nothing is left, even of a product that is too large for the dtype."""
+    return (decay * products).masked_fill_(decay == 0, 0)
 
 
 def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, intra: Intra = "recurrence") -> Chunks:
@@ -169,7 +146,7 @@ def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, int
     g, beta, lam = (layout.gather(x[..., None], block)[..., 0].unflatten(1, (H, R)) for x in (g, beta, lam))
     decay, from_start = chunk_decay(g)
     gram = qk @ qk[:, :, layout.C :].mT
-    L = _erase_gram(gram, lam, intra).masked_fill_(decay == 0, 0).mul_(decay).mul_(beta[..., None])
+    L = decayed(_erase_gram(gram, lam, intra), decay).mul_(beta[..., None])
     identity = torch.eye(layout.C, dtype=q.dtype, device=q.device)
     return Chunks(
         qk=qk,
@@ -345,17 +322,17 @@ class _BlockGradients:
     def tokens(self, intra: Intra) -> tuple[Tensor, ...]:
         """Add the gradients through the matrices inside the chunks; return those of q, k, v, g, beta, lam."""
         c, C = self.c, self.c.C
-        gram = _erase_gram(c.gram, c.lam, intra).masked_fill_(c.lost, 0)
-        q_k = c.gram[:, :, None, :C]
-        q_k, k_q = (torch.where(c.lost, 0, x) for x in (q_k, q_k.mT))
-        by_decay = self.L.neg_().masked_fill_(c.lost, 0).tril_(-1).mul_(c.decay)
+        lost = c.decay == 0
+        q_k = torch.where(lost, 0, c.gram[:, :, None, :C])
+        gram = _erase_gram(c.gram, c.lam, intra).masked_fill_(lost, 0)
+        by_decay = self.L.neg_().tril_(-1).mul_(c.decay).masked_fill_(lost, 0)
         self.beta += (by_decay * gram).sum(-1)
         dgram = by_decay.mul_(c.beta[..., None])
-        dreadout = self.readout.masked_fill_(c.lost, 0).mul_(c.decay)
+        dreadout = self.readout.mul_(c.decay).masked_fill_(lost, 0)
         through_decay = torch.addcmul(dreadout * q_k, dgram, gram)
         self.G += through_decay.sum(-1) - through_decay.sum(-2)
         if intra == "released":
-            self.lam += (dgram * k_q).sum(-2)
+            self.lam += (dgram * torch.where(lost, 0, c.gram[:, :, None, :C].mT)).sum(-2)
             dq_k = dreadout + (dgram * c.lam[..., None, :]).mT
         else:
             self.lam += (dgram * q_k).sum(-1)

@@ -11,7 +11,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from .arguments import check_call
+from .arguments import check_call, has_tangents
+from .recurrent import recurrent_qdelta_rule
 
 HALF_OR_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
 # The state's blocks of one program, [V block, K] in float32, have to fit in its registers.
@@ -63,6 +64,9 @@ def triton_qdelta_rule(
         chunk_size=chunk_size,
     )
     check_triton(q, v)
+    if has_tangents(q, k, v, g, beta, lam, initial_state):
+        options = {"scale": scale, "initial_state": initial_state, "output_final_state": output_final_state}
+        return recurrent_qdelta_rule(q, k, v, g, beta, lam, cu_seqlens=cu_seqlens, l2norm_qk=l2norm_qk, **options)
     from .triton import ops
 
     arguments = (q, k, v, g, beta, lam, initial_state, cu_seqlens, scale, l2norm_qk)

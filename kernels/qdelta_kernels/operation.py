@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .arguments import has_tangents
 from .chunkwise import chunk_qdelta_rule
 from .gpu import HALF_OR_SINGLE, triton_qdelta_rule, triton_suits
 from .recurrent import recurrent_qdelta_rule
@@ -77,8 +76,6 @@ def qdelta_rule(
         "l2norm_qk": l2norm_qk,
     }
     q, k, v = _autocast(q, k, v)
-    if backend != "reference" and has_tangents(q, k, v, g, beta, lam, initial_state):
-        return recurrent_qdelta_rule(q, k, v, g, beta, lam, **options)
     if backend == "reference":
         return qdelta_rule_reference(q, k, v, g, beta, lam, **options)
     if backend == "triton" or (backend == "auto" and triton_suits(q, v)):

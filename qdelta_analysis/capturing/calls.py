@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qdelta_kernels import qdelta_rule
 from qdelta_kernels.arguments import l2norm
 
 from ..inputs import QDeltaInputs
-from ..learning.layer import wide
+from ..learning.layer import log_decay, wide
 
 _LONG_NAMES = {"query": "q", "key": "k", "value": "v"}
 # Arguments that would change what is computed in a way that `qdelta_rule` does not know.
@@ -103,7 +102,7 @@ def read_call(function: Callable[..., Any], args: tuple, kwargs: Mapping[str, An
     if given.get("use_gate_in_kernel"):
         bias = given.get("dt_bias")
         raw = wide(g) if bias is None else wide(g) + wide(bias)
-        g = -wide(given["A_log"]).clamp(max=80).exp() * F.softplus(raw)
+        g = log_decay(given["A_log"], raw)
     if given.get("use_beta_sigmoid_in_kernel"):
         beta = torch.sigmoid(wide(beta)) * (2 if given.get("allow_neg_eigval") else 1)
     v_first = bool(given.get("state_v_first") or given.get("transpose_state_layout"))

@@ -29,12 +29,14 @@ def lagged(inputs: QDeltaInputs, batch: Tensor, token: Tensor) -> Tensor:
     found = [torch.zeros(inputs.H, dtype=torch.float64)]
     many = max(512, _ELEMENTS // (inputs.H * inputs.K))
     batch, token = batch[:many], token[:many]  # they come in random order
+    every = _read(inputs, batch, token)
     for lag in LAGS:
         follows = token + lag < inputs.T
         b, t = batch[follows], token[follows]
         if len(t) < 2:
             break
-        now, later = _read(inputs, b, t), _read(inputs, b, t + lag)
+        k, q, scalars = (y[follows] for y in every)
+        now, later = (k, q, scalars), _read(inputs, b, t + lag)
         pairs = _products(now, later)
         k, q, scalars = (y.roll(1, 0) for y in later)
         random = _products(now, (k, q, scalars))

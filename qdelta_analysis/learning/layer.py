@@ -165,7 +165,7 @@ class QDeltaLayer(nn.Module):
         c, g, beta, lam = self.config, None, None, None
         largest = 2 if c.allow_neg_eigval else 1
         if c.decays:
-            g = -wide(self.A_log).clamp(max=80).exp() * F.softplus(wide(self.a_proj(x)) + self.dt_bias)
+            g = log_decay(self.A_log, wide(self.a_proj(x)) + self.dt_bias)
         if c.erases:
             beta = largest * torch.sigmoid(wide(self.b_proj(x)))
             lam = None if c.lam is None else torch.full_like(beta, c.lam)
@@ -180,6 +180,14 @@ def _without_autocast(x: Tensor) -> AbstractContextManager:
     """Leave autocast, where it is on: the recurrence sums in float32."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def log_decay(A_log: Tensor, x: Tensor) -> Tensor:
+    """Return g = -exp(A_log) softplus(x), x with its bias; in float32 at least.
+
+    A rate of e^80 leaves nothing already; from e^89 on it would be infinite, and its gradient no number.
+    """
+    return -wide(A_log).clamp(max=80).exp() * F.softplus(x)
 
 
 def unit(x: Tensor) -> Tensor:

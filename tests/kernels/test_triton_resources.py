@@ -37,7 +37,7 @@ def test_little_is_spilled_and_hardly_anything_in_loops_up_to_K_128(found):
     for entry in found:
         # A kernel that needs more than there are may be given 32 by the assembler: see `Launch.registers`.
         assert entry["spilled"] == 0 or entry["registers"] > 100, entry
-        assert entry["spilled"] <= (720 if entry["bits"] == 16 else 1200), entry
+        assert entry["spilled"] <= (640 if entry["bits"] == 16 else 1200), entry
         if entry["bits"] == 16 and entry["K"] <= 128:
             assert entry["spilled"] <= 96, entry
             assert entry["spills_in_loops"] <= 10, entry

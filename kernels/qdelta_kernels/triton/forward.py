@@ -163,20 +163,21 @@ def forward_kernel(
                 if HAS_LAM:
                     b_E -= b_P * across_v(b_erase_q, UPRIGHT)
             b_e = b_E.to(k.dtype)
+            if HOLLOW:
+                b_eps = times(b_e, b_T, None, UPRIGHT, DOT)
+            else:
+                # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
+                b_eps = times(b_e, b_T, b_E - b_e.to(tl.float32), UPRIGHT, DOT)
             b_v = v.load([row, column_v])
             if TAIL:
                 b_v = tl.where(m_t[:, None], b_v, 0.0)
             b_v = turned(b_v, UPRIGHT)
+            b_eps = times(b_v, b_T, b_eps, UPRIGHT, DOT)
             if HOLLOW:
-                # Less v, so that of small reads something is left.
-                b_eps = times(b_v, b_T, times(b_e, b_T, b_E, UPRIGHT, DOT), UPRIGHT, DOT)
-                if STORE_TRACE:
+                b_eps += b_E  # not an accumulator: that takes more registers
+                if STORE_TRACE:  # before v is added, in which small reads would be lost
                     reads.store([row_c, i_v * BV], turned(-b_eps, UPRIGHT).to(k.dtype))
                 b_eps += b_v.to(tl.float32)
-            else:
-                # What is left of E when it is rounded for the product is added unrounded: T's diagonal is 1.
-                b_eps = times(b_e, b_T, b_E - b_e.to(tl.float32), UPRIGHT, DOT)
-                b_eps = times(b_v, b_T, b_eps, UPRIGHT, DOT)
             b_u = (b_eps * across_v(b_write, UPRIGHT)).to(k.dtype)
             b_S_new = times(b_u, tl.trans(b_k), b_S * b_through, UPRIGHT, DOT)
             if STORE_EPS:
