@@ -53,9 +53,9 @@ def trace(
         A dataset with dims (batch, time, head) for each diagnostic in `MEANINGS`; with dims (batch, snapshot,
         head, value, key) for `state`, S as in the paper, its `singular_values` (falling) and `effective_rank`
         exp(H(p)), p = singular values / their sum (Roy and Vetterli, 2007; 0 for a zero state), the coordinate
-        `snapshot` being the token; and attributes that say where it came from. float32 inputs give float32. Where
-        the memory leaves its range, inf and NaN stand for what it does not hold (the singular values of such a state
-        are NaN), and the attribute `overflow` says from where on.
+        `snapshot` being the token; and attributes that say where it came from, and in which precision it was
+        computed. float32 inputs give float32. Where the memory leaves its range, inf and NaN stand for what it does
+        not hold (the singular values of such a state are NaN), and the attribute `overflow` says from where on.
 
     Raises ValueError for a snapshot that is no token, more of them than there is memory for, or another backend.
 
@@ -68,7 +68,7 @@ def trace(
         backend = "triton" if triton_suits(inputs.q, inputs.v) else "torch"
     elif backend == "triton" and torch.cuda.is_available():
         inputs = inputs.to("cuda")
-    found = _diagnostics(inputs, at, backend)
+    found, precision = _diagnostics(inputs, at, backend)
     t = inputs.transition()
     per_token = {
         "alignment": t.alignment,
@@ -81,7 +81,8 @@ def trace(
     variables = {name: (dims, _numpy(per_token[name]), {"long_name": MEANINGS[name]}) for name in MEANINGS}
     variables |= _snapshot_variables(found.states.transpose(-1, -2))
     coordinates = {name: np.arange(size) for name, size in zip(dims, (inputs.B, inputs.T, inputs.H), strict=True)}
-    return xr.Dataset(variables, {**coordinates, "snapshot": at}, _provenance(inputs, backend) | _overflow(per_token))
+    attributes = _provenance(inputs, backend) | {"precision": precision} | _overflow(per_token)
+    return xr.Dataset(variables, {**coordinates, "snapshot": at}, attributes)
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:
@@ -95,16 +96,25 @@ def effective_rank(singular_values: Tensor) -> Tensor:
     return torch.where(largest[..., 0] == 0, 0, torch.special.entr(p).sum(-1).exp())
 
 
-def _diagnostics(inputs: QDeltaInputs, at: list[int], backend: Literal["torch", "triton"]) -> Diagnostics:
-    """Follow the memory in the inputs' precision, or, where it leaves that range, in float64 and then rounded."""
+def _diagnostics(
+    inputs: QDeltaInputs, at: list[int], backend: Literal["torch", "triton"]
+) -> tuple[Diagnostics, str]:
+    """Follow the memory in the inputs' precision, or, where it leaves that range, in float64 and then rounded.
+
+    Also returns the words for it.
+    """
     found = chunk_qdelta_diagnostics(**inputs.arguments(), at=at, backend=backend)
+    dtype, tokens = found.states.dtype, inputs.q.dtype
     if _finite(found).all():
-        return found
-    if inputs.g.dtype == torch.float64:
-        return _before_overflow(inputs, at, found)
-    wide = _diagnostics(inputs.to(torch.float64), at, "torch")
-    fields = {name: getattr(wide, name).to(found.states.dtype) for name in (*_FOLLOWED, "states")}
-    return Diagnostics(**fields, updates=None)
+        # The kernels multiply half-precision tokens as they are.
+        products = f" sums of {_name(tokens)} products" if backend == "triton" and tokens.itemsize == 2 else ""
+        return found, _name(dtype) + products
+    if dtype == torch.float64:
+        return _before_overflow(inputs, at, found), _name(dtype)
+    wide, precision = _diagnostics(inputs.to(torch.float64), at, "torch")
+    fields = {name: getattr(wide, name).to(dtype) for name in (*_FOLLOWED, "states")}
+    said = f"{precision}, as the memory leaves the range of {_name(dtype)}, to which it was then rounded"
+    return Diagnostics(**fields, updates=None), said
 
 
 def _before_overflow(inputs: QDeltaInputs, at: list[int], found: Diagnostics) -> Diagnostics:
@@ -192,9 +202,13 @@ def _overflow(per_token: dict[str, Tensor]) -> dict[str, str]:
     if finite.all():
         return {}
     token, batch, head = (~finite).transpose(0, 1).nonzero()[0].tolist()
-    dtype = str(per_token["state_norm"].dtype).removeprefix("torch.")
+    dtype = _name(per_token["state_norm"].dtype)
     where = f"token {token} on (sequence {batch}, head {head})"
     return {"overflow": f"from {where} the memory leaves the range of {dtype}; inf and nan stand for what is beyond it"}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _numpy(x: Tensor) -> np.ndarray:

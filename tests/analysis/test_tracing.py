@@ -136,6 +136,18 @@ def test_tokens_in_half_precision_are_traced_in_float32(dtype):
     for name in MEANINGS:
         assert dataset[name].dtype == np.float32
         np.testing.assert_allclose(dataset[name], exact[name], rtol=1e-6, atol=1e-6, err_msg=name)
+    assert dataset.precision == exact.precision == "float32"
+
+
+def test_a_dataset_says_in_which_precision_it_was_computed():
+    x = generators.isotropic(T=5, K=4, V=3)
+    assert trace(x).precision == "float32"
+    assert trace(x.to(torch.float64)).precision == "float64"
+    assert trace(x.to(torch.float32), backend="triton").precision == "float32"
+    assert trace(x.to(torch.bfloat16), backend="triton").precision == "float32 sums of bfloat16 products"
+    large = QDeltaInputs(x.q, 1e30 * x.k, 1e30 * x.v, x.g, x.beta, x.lam)
+    assert trace(large).precision.startswith("float64, as the memory leaves the range of float32")
+    assert trace(large.to(torch.float64)).precision == "float64"
 
 
 def test_as_many_snapshots_as_tokens_are_all_of_them():
