@@ -96,9 +96,7 @@ def effective_rank(singular_values: Tensor) -> Tensor:
     return torch.where(largest[..., 0] == 0, 0, torch.special.entr(p).sum(-1).exp())
 
 
-def _diagnostics(
-    inputs: QDeltaInputs, at: list[int], backend: Literal["torch", "triton"]
-) -> tuple[Diagnostics, str]:
+def _diagnostics(inputs: QDeltaInputs, at: list[int], backend: Literal["torch", "triton"]) -> tuple[Diagnostics, str]:
     """Follow the memory in the inputs' precision, or, where it leaves that range, in float64 and then rounded.
 
     Also returns the words for it.

@@ -70,7 +70,8 @@ def patch(
     torch.utils.checkpoint computes a layer again, it does so as in the forward pass, also when the block has ended.
 
     Raises ValueError for a lam outside [0, 2] or of another shape, or a layer that the model has not; as
-    `find_layers` for a model without delta-rule layers.
+    `find_layers` for a model without delta-rule layers; RuntimeError when a layer runs inside of an autograd.Function
+    that is not torch.utils.checkpoint's and is differentiated: computed again there, it would not be patched.
     """
     named = list(lam) if isinstance(lam, Mapping) else None
     sites = choose_layers(model, layers if layers is not None or named is None else named)

@@ -6,6 +6,7 @@ its place for all threads as long as one of them needs it; where nothing is at w
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -105,8 +106,31 @@ def working(
 
 
 def at_work(layer: nn.Module | None) -> list[tuple[int, Any]]:
-    """Return the handlers at work at a layer here and now, first to last, each with the layer's number."""
-    return [(number, work.handler) for work in _here() if (number := work.numbers.get(id(layer))) is not None]
+    """Return the handlers at work at a layer here and now, first to last, each with the layer's number.
+
+    Raises RuntimeError where one of them is to last into a backward pass that nobody here knows of.
+    """
+    works = [(number, work) for work in _here() if (number := work.numbers.get(id(layer))) is not None]
+    lasting = [number for number, work in works if work.again is not None]
+    if lasting and (function := _differentiated_around()) is not None:
+        raise RuntimeError(
+            f"layer {lasting[0]} runs in the forward pass of {function}, whose backward pass may compute it again, "
+            "then without what is patched in; expected torch.utils.checkpoint, or tensors that need no gradient."
+        )
+    return [(number, work.handler) for number, work in works]
+
+
+def _differentiated_around() -> str | None:
+    """Return the name of the autograd.Function whose forward pass this is, None for torch.utils.checkpoint's."""
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code is _APPLY:
+            function, given = (frame.f_locals[name] for name in ("cls", "args"))
+            torchs = function.__module__ == torch.utils.checkpoint.__name__
+            if not torchs and any(isinstance(x, torch.Tensor) and x.requires_grad for x in given):
+                return function.__name__
+        frame = frame.f_back
+    return None
 
 
 def _here() -> list[Work]:
@@ -121,6 +145,10 @@ def _here() -> list[Work]:
 
 def _backward_pass() -> int:
     return torch._C._current_graph_task_id()
+
+
+# The frame of a function with a backward pass of its own that is being called.
+_APPLY = torch.autograd.Function.apply.__func__.__code__
 
 
 # torch.utils.checkpoint looks these two up whenever it is called: one keeps the function for `use_reentrant=True`, the

@@ -13,7 +13,7 @@ from qdelta_analysis.threads import one_thread
 from tests.helpers import relative_error
 from tests.learning.sizes import model, tokens
 
-from .stand_ins import FlaLayer
+from .stand_ins import AttributeLayer, FlaLayer
 from .test_capture import CLASSES, peer
 from .test_capture_interrupted import tower
 
@@ -124,3 +124,39 @@ def test_gradients_reach_a_lam_that_is_learned(run, reentrant):
         found.append(lam.grad)
     assert found[0].abs() > 0
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-6)
+
+
+class OwnCheckpoint(torch.autograd.Function):
+    """Activation checkpointing as some training libraries have it: a function of their own."""
+
+    @staticmethod
+    def forward(ctx, net, x):
+        ctx.net = net
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return net(x)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            torch.autograd.backward(ctx.net(x), grads)
+        return None, x.grad
+
+
+@pytest.mark.parametrize("layer", [FlaLayer, AttributeLayer])
+def test_in_checkpointing_that_is_not_torchs_nothing_is_patched_in_the_forward_pass_only(layer):
+    net, x = tower(layer, 2)
+    x = x.clone().requires_grad_()
+    plain = gradients(net, lambda: net(x).square().sum().backward())
+    with patch(net, 0.9):
+        patched = net(x).detach()
+        with pytest.raises(RuntimeError, match=r"^layer 0 runs in the forward pass of OwnCheckpoint, .* expected"):
+            OwnCheckpoint.apply(net, x)
+        torch.testing.assert_close(OwnCheckpoint.apply(net, x.detach()), patched)  # nothing is differentiated
+    loss = OwnCheckpoint.apply(net, x).square().sum()
+    with patch(net, 0.9):
+        assert differ(gradients(net, loss.backward), plain) < 1e-4
+    with record(net) as recording:  # which looks at the forward pass alone
+        OwnCheckpoint.apply(net, x).square().sum().backward()
+    assert len(recording.calls) == 2
