@@ -1,10 +1,10 @@
-# `make lab` opens the explorer; `make test` proves the whole project, `make quick` its heart in under two minutes.
-# Each sets up .venv when it is missing or stale.
+# `make lab` opens the explorer; `make test` proves the whole project, `make quick` its heart in two minutes,
+# `make cases` tries thousands of random cases. Each sets up .venv when it is missing or stale.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: lab test quick check figures bench clean
+.PHONY: lab test quick cases check figures bench clean
 
 lab: $(READY)
 	$(BIN)/qdelta lab
@@ -22,6 +22,11 @@ QUICK := kernels/test_recurrence.py kernels/test_special_cases.py kernels/test_b
 quick: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest $(QUICK:%=tests/%) -m "not browser and not gpu and not slow"
+
+# The randomised checks, with TIMES as many cases as in `make test`.
+TIMES := 10
+cases: $(READY)
+	QDELTA_CASES=$(TIMES) $(BIN)/python -m pytest -m cases --timeout 0
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -137,6 +137,7 @@ def runs(net: nn.Module, x: torch.Tensor) -> dict:
     }
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize("kind", ["own", "fla", "attributes", "qwen3_next"])
 def test_an_interrupt_at_any_line_leaves_nothing_behind(kind):
     net, x = made(kind)

@@ -45,6 +45,7 @@ def test_a_bound_that_was_proved_is_not_below_what_is_there():
     assert strictly(printed) >= exact("norm", 1, 0.04097352393619469, 0)
 
 
+@pytest.mark.cases
 def test_thin_boxes_against_eighty_digits():
     """Limits within a few units in the last place of what is there, in float64, in decimals, and in the verdict."""
     draw, decided = np.random.default_rng(0), 0

@@ -95,6 +95,7 @@ def mutated(make: random.Random) -> bytes:
     return content
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize("command", ["trace", "check"])
 def test_any_file_is_a_result_or_one_sentence(command, tmp_path, as_users_call):
     path, output = tmp_path / "some.safetensors", tmp_path / "out.nc"

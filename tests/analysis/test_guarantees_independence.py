@@ -86,6 +86,7 @@ def test_blocks_of_tokens_that_are_repeated(block):
     assert found["G10"].verdict == found["G11"].verdict == UNMET
 
 
+@pytest.mark.cases
 def test_iid_tokens_raise_no_alarm():
     """4 heads a seed; the largest of all statistics over 480 heads was 4.33 when this was written."""
     for seed in range(cases(12)):

@@ -52,6 +52,7 @@ def drawn(seed: int) -> QDeltaInputs:
     return QDeltaInputs(*(y.to(dtype) for y in (q, k, v, g, gate(x.beta), gate(x.lam))), x.state.to(dtype))
 
 
+@pytest.mark.cases
 def test_any_scale_agrees_and_violates_nothing():
     for seed in range(cases(25)):
         try:

@@ -48,6 +48,7 @@ def test_nor_does_where_a_sweep_was_stopped(whole, tmp_path, monkeypatch):
     same(sweep.load(tmp_path / "it.zarr"), whole[1])
 
 
+@pytest.mark.cases
 def test_nor_does_which_points_are_there(tmp_path):
     """Marks taken away at random, as if these points had never been done."""
     path, make = tmp_path / "it.zarr", np.random.default_rng(1)

@@ -57,6 +57,7 @@ def spoil(path: Path, make: np.random.Generator) -> str:
     return f"{kind} {file.relative_to(path)}"
 
 
+@pytest.mark.cases
 def test_whatever_is_damaged_is_named_or_does_not_matter(store, tmp_path):
     whole, first = store
     make = np.random.default_rng(0)

@@ -140,6 +140,7 @@ def pool(name: str, index: int, amount: int, wild: bool):
         yield at_equalities(drawn(at, name == "G10", wild), claim, equal, make)
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize(("name", "index"), STATED)
 def test_a_statement_is_true_of_dense_matrices_that_meet_its_hypotheses(name, index):
     claim, conclusion = CLAIM[name], CLAIM[name].conclusions[index]
@@ -151,6 +152,7 @@ def test_a_statement_is_true_of_dense_matrices_that_meet_its_hypotheses(name, in
     assert met >= cases(300) // 20
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize(("name", "index", "hypothesis"), EACH)
 def test_a_statement_fails_somewhere_without_each_of_its_hypotheses(name, index, hypothesis):
     claim, conclusion = CLAIM[name], CLAIM[name].conclusions[index]

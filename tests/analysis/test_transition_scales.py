@@ -88,6 +88,7 @@ def test_extremes(kind, case):
         held(Transition(kind(k), kind(q), *map(float, gates)), exact(k, q, *gates), np.finfo(np.float64))
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize("name", KINDS)
 def test_random_sizes_against_sixty_digits(name):
     kind, dtype = KINDS[name]

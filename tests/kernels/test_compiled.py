@@ -99,6 +99,7 @@ def test_every_backend_of_ours(backend):
         assert_eager_values(qdelta_rule, x, call=call, backend=backend)
 
 
+@pytest.mark.cases
 def test_random_calls_of_one_compiled_operation():
     """Options, lengths, bounds and optional arguments change from call to call, as they do in use."""
     draw = np.random.default_rng(0)

@@ -58,6 +58,7 @@ def error(ours: torch.Tensor, reference: torch.Tensor) -> float:
     return 0.0 if lost else relative_error(ours, reference)
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize("function", [chunk_qdelta_rule, recurrent_qdelta_rule])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 5e-6), (torch.float64, 1e-12)], ids=str)
 def test_many_resets_at_every_chunk_size(function, dtype, bound):
@@ -72,6 +73,7 @@ def test_many_resets_at_every_chunk_size(function, dtype, bound):
             assert error(ours, reference) <= 10 * bound, (seed, name)
 
 
+@pytest.mark.cases
 def test_many_resets_in_the_kernels():
     in_interpreter(torch.float32)
     for seed in range(cases(3)):

@@ -35,6 +35,7 @@ def test_a_text_is_its_bytes_and_back(tokenizers, text):
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids
 
 
+@pytest.mark.cases
 def test_any_text_is_its_bytes_and_back(tokenizers):
     rng = random.Random(0)
     planes = [range(0x80), range(0x100, 0x180), range(0x80, 0xD800), range(0xE000, 0x110000)]

@@ -37,6 +37,7 @@ def test_every_variant_is_one_graph_and_computes_the_same():
         assert max(one["errors"].values()) < 1e-11, name
 
 
+@pytest.mark.cases
 def test_every_way_to_call_a_model_gives_the_same_compiled():
     for name, errors in compiled("options").items():
         assert max(errors) < 1e-11, (name, errors)

@@ -142,6 +142,7 @@ def outcome(call: Callable, *arguments):
         return None, str(error)
 
 
+@pytest.mark.cases
 def test_a_damaged_checkpoint_is_named_and_changes_nothing(tmp_path):
     model = small()
     settings, path = {"model": "small"}, tmp_path / CHECKPOINT
@@ -213,6 +214,7 @@ def mutated(x, make: np.random.Generator):
     return copy
 
 
+@pytest.mark.cases
 def test_a_damaged_record_of_a_run_is_named(tmp_path):
     (path, *_) = run_experiment(TINY, [0], tmp_path, **QUIET)
     whole, make = path.read_bytes(), np.random.default_rng(0)

@@ -21,6 +21,7 @@ def together(logits):
     return (whole * torch.arange(1, len(whole) + 1).to(whole).cos()).sum()
 
 
+@pytest.mark.cases
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layout_gives_what_each_sequence_gives_alone(name):
     net = model(replace(VARIANTS[name], chunk_size=4), vocabulary=VOCABULARY).double()
