@@ -296,12 +296,16 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
         prompt = embedded if embedded is not None else kwargs.get("input_ids") if inputs is None else inputs
         if prompt is not None and not prompt.shape[1]:
             raise ValueError(f"the prompt has shape {list(prompt.shape)}; expected at least one token in each row.")
-        mask, pad = kwargs.get("attention_mask"), self.config.pad_token_id
-        if mask is None and prompt is not None and embedded is None and pad not in (None, self.config.eos_token_id):
-            mask = prompt != pad  # as transformers takes it
-        if mask is not None and (empty := (~mask.bool().any(-1)).nonzero()[:, 0].tolist()):
-            raise ValueError(f"the prompt is all padding in rows {empty}; expected at least one token in each row.")
         return super().generate(inputs, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue] (of the mixin)
+
+    def prepare_inputs_for_generation(self, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+        """Return what `forward` takes next; raises ValueError where rows are all padding, given or found so."""
+        first = kwargs.get("is_first_iteration")
+        if first and attention_mask is not None and not attention_mask.bool().any(-1).all():
+            raise ValueError("the prompt has a row that is all padding; expected at least one token in each row.")
+        return super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue] (of the mixin)
+            *args, attention_mask=attention_mask, **kwargs
+        )
 
     def _hidden_states_wanted(self, asked: bool | None) -> bool:
         return bool(self.config.output_hidden_states if asked is None else asked)

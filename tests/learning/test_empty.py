@@ -72,9 +72,12 @@ def test_the_hub_model_reads_nothing_and_a_prompt_of_nothing_is_refused():
     mask[1] = 0
     padded = ids.clone()
     padded[1] = 0  # of which transformers makes a mask itself
-    for prompt in ({"inputs": ids, "attention_mask": mask}, {"inputs": padded}):
-        with pytest.raises(ValueError, match=r"the prompt is all padding in rows \[1\]; expected at least one token"):
-            hub.generate(**prompt, max_new_tokens=2)
+    unaware = QDeltaForCausalLM.from_model(model().eval())  # told of the padding when it generates
+    given = ({"inputs": ids, "attention_mask": mask}, {"inputs": padded}, {"input_ids": padded, "num_beams": 2})
+    for net, prompts in ((hub, given), (unaware, ({"inputs": padded, "pad_token_id": 0},))):
+        for prompt in prompts:
+            with pytest.raises(ValueError, match="the prompt has a row that is all padding; expected at least one"):
+                net.generate(**prompt, max_new_tokens=2)
     assert hub.generate(bos_token_id=3, max_new_tokens=2, do_sample=False)[0, 0] == 3
 
 
