@@ -104,7 +104,7 @@ def interrupted(run, line: int, interrupt: type[BaseException]) -> int:
     """Run with an interrupt at that line; return how many lines were left to run."""
     before, trace = sys.gettrace(), Everywhere(line, interrupt)
     sys.settrace(trace)
-    with contextlib.suppress(interrupt):
+    with contextlib.suppress(interrupt, ValueError):  # as which a RuntimeError of torch's may be told
         run()
     sys.settrace(before)
     return trace.left
@@ -146,7 +146,9 @@ def test_an_interrupt_at_any_line_leaves_nothing_behind(kind):
     ways = runs(net, x)
     if kind == "attributes":  # returns no logits, as the stand-ins of flash-linear-attention
         del ways["effect"]
-    lines = {name: 10**6 - interrupted(run, 10**6, KeyboardInterrupt) for name, run in ways.items()}
+    lines = {}
+    for name, run in ways.items():  # at the depth of the loop below: a patch looks at who called it
+        lines[name] = 10**6 - interrupted(run, 10**6, KeyboardInterrupt)
     assert min(lines.values()) > 20
     every = [(name, line) for name, count in lines.items() for line in range(1, count + 1)]
     draw = torch.randperm(len(every), generator=torch.Generator().manual_seed(len(kind))).tolist()
