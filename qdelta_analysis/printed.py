@@ -59,8 +59,9 @@ def _groups(part: Any) -> list[Any]:
 
 
 def _resources(part: Any, kind: str) -> Iterable[Any]:
-    resources = part.get("/Resources", {}).get_object()
-    return (resources.get(kind) or {}).values()
+    if "/Resources" not in part or kind not in part["/Resources"]:
+        return ()
+    return part["/Resources"][kind].values()
 
 
 @unlimited()
@@ -131,9 +132,10 @@ def _text(parts: Sequence[Part]) -> str:
     """
     found = []
     for page, part in parts:
-        stream = part.get("/Contents", {}).get_object() if part is page else part
-        content = stream.get_data() if stream else b""
-        texts = [text.partition(b"\nET\n")[0] for text in (b"\n" + content).split(b"\nBT\n")[1:]]
+        if part is page and "/Contents" not in page:  # it is blank
+            continue
+        stream = page["/Contents"] if part is page else part
+        texts = [text.partition(b"\nET\n")[0] for text in (b"\n" + stream.get_data()).split(b"\nBT\n")[1:]]
         if not texts:
             continue
         stream.set_data(b"".join(b"BT\n" + text + b"\nET\n" for text in texts))
