@@ -286,30 +286,49 @@ def figures(
     """Draw the figures for papers from their recipes: PDF, SVG, PNG, a JSON sidecar each, and the gallery.
 
     With --check nothing is written: each figure is computed anew and compared with its sidecar. The exit status is 0 if
-    all match, 1 if one does not, 2 on bad input.
+    all are drawn or match, 1 if one does not match or its recipe fails then, 2 on bad input, a file that is no recipe,
+    or a figure that cannot be drawn; the others are done all the same.
     """
     from . import gallery
+    from .rendering import find_browser
 
-    matches = True
     try:
         at = folder or gallery.figures_folder()
-        for recipe in gallery.recipes(at, names or ()):
-            if check:
-                wrong = gallery.check(at, recipe)
-                matches = matches and not wrong
-                said = "matches" if not wrong else "no longer matches: " + "; ".join(wrong[:5])
-                _say(f"{recipe.name}: {said}" + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""))
-            else:
-                _say(f"wrote {', '.join(map(str, gallery.build(at, recipe)))}")
-        if not names and not check:
-            _say(f"wrote {gallery.write_page(at)}")
-        for problem in gallery.check_page(at) if check and not names else ():
-            _say(problem)
-            matches = False
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        paths = gallery.recipe_files(at, names or ())
+        if not check:
+            find_browser()
+    except (ValueError, OSError, RuntimeError) as error:
         _refuse(error)
-    else:
-        raise typer.Exit(0 if matches else 1)
+    recipes = []
+    for path in paths:
+        try:
+            recipes.append(gallery.load(path))
+        except ValueError as error:
+            _complain(error)
+    status = 0 if len(recipes) == len(paths) else 2
+    for recipe in recipes:
+        if check:
+            wrong = gallery.check(at, recipe)
+            status = max(status, int(bool(wrong)))
+            said = "matches" if not wrong else "no longer matches: " + "; ".join(wrong[:5])
+            _say(f"{recipe.name}: {said}" + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""))
+            continue
+        try:
+            _say(f"wrote {', '.join(map(str, gallery.build(at, recipe)))}")
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
+            _complain(f"{at / 'recipes' / recipe.name}.py: {error}")
+            status = 2
+    if len(recipes) < len(paths) and not names:
+        _complain(f"{at / 'README.md'} was not looked at, as not every recipe can be read.")
+    elif not names:
+        try:
+            lines = gallery.check_page(at) if check else [f"wrote {gallery.write_page(at)}"]
+        except (ValueError, OSError) as error:
+            _refuse(error)
+        for line in lines:
+            _say(line)
+        status = max(status, int(check and bool(lines)))
+    raise typer.Exit(status)
 
 
 def open_inputs(source: str, layer: int = 0) -> QDeltaInputs:
@@ -365,9 +384,13 @@ def _table(dataset: xr.Dataset) -> str:
 
 def _refuse(error: Exception) -> NoReturn:
     """Say in one line what is wrong, and end with status 2."""
+    _complain(error)
+    raise typer.Exit(2)
+
+
+def _complain(error: Exception | str) -> None:
     with suppress(OSError):
         typer.echo(f"qdelta: {' '.join(str(error).split()) or type(error).__name__}", err=True)
-    raise typer.Exit(2)
 
 
 def _say(text: str) -> None:

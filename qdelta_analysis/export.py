@@ -18,7 +18,7 @@ import numpy as np
 from .extras import from_extra
 from .files import replacing
 from .plots.printing import for_print
-from .printed import check_fonts, check_texts
+from .printed import check_fonts, check_texts, parts_of, unlimited
 from .provenance import provenance
 from .rendering import FORMATS, PNG_PIXELS_PER_INCH, Format, draw
 from .strict import dumps
@@ -72,8 +72,9 @@ def export(
     made |= provenance(figure, parameters or {})
     # PDF and SVG are drawn in any case: they say which fonts and texts were drawn.
     drawn = draw(for_print(figure), width, height, tuple(dict.fromkeys(("pdf", "svg", *kinds))))
-    made["fonts"] = check_fonts(drawn["pdf"])
-    check_texts(drawn["svg"], drawn["pdf"])
+    parts = parts_of(drawn["pdf"])
+    made["fonts"] = check_fonts(parts)
+    check_texts(drawn["svg"], parts)
     note = dumps({key: value for key, value in made.items() if key != "drawing"})
     finish = {"pdf": _finished_pdf, "svg": _finished_svg, "png": _finished_png}
     contents = {f"{path.name}.{kind}": finish[kind](drawn[kind], note, (width, height)) for kind in kinds}
@@ -138,6 +139,7 @@ def _formats(formats: Sequence[Format]) -> tuple[Format, ...]:
     return kinds
 
 
+@unlimited()
 def _finished_pdf(pdf: bytes, note: str, size: tuple[float, float]) -> bytes:
     """Add the note; leave out dates, so that the same figure gives the same bytes."""
     with from_extra("lab"):

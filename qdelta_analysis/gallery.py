@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .provenance import provenance
 
 with from_extra("lab"):
     import plotly.graph_objects as go
+    from plotly.basedatatypes import BaseFigure
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,44 @@ def recipes(folder: Path, names: Sequence[str] = ()) -> list[Recipe]:
     Raises FileNotFoundError for a folder without recipes, ValueError for a name that is not there or a file that is
     no recipe.
     """
+    return [load(path) for path in recipe_files(folder, names)]
+
+
+def recipe_files(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return the files of a folder's recipes as `recipes` does, but look into none of them."""
     files = {path.stem: path for path in sorted((folder / "recipes").glob("[!_]*.py"))}
     if not files:
         raise FileNotFoundError(f"{folder} has no recipes; expected files of Python in {folder / 'recipes'}.")
     for name in names:
         if name not in files:
             raise ValueError(f"name is {name!r}; expected one of {', '.join(files)}.")
-    return [_load(path) for name, path in files.items() if not names or name in names]
+    return [path for name, path in files.items() if not names or name in names]
+
+
+def load(path: Path) -> Recipe:
+    """Return the recipe that a file holds; raises ValueError where it holds none, whatever it does instead."""
+    try:
+        spec = importlib.util.spec_from_file_location(f"figure_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return Recipe(path.stem, module.VENUE, module.HEIGHT, " ".join(module.CAPTION.split()), module.draw)
+    except (Exception, SystemExit) as error:  # a recipe is the user's code
+        raise ValueError(
+            f"{path} is no recipe: {_reason(error)}; expected VENUE, HEIGHT, CAPTION and draw()."
+        ) from error
 
 
 def build(folder: Path, recipe: Recipe) -> tuple[Path, ...]:
-    """Draw one recipe into its folder; returns what was written, as `export` does."""
-    figure, parameters = recipe.draw()
+    """Draw one recipe into its folder; returns what was written, as `export` does.
+
+    Raises ValueError where draw() fails, and what `export` raises.
+    """
+    try:
+        figure, parameters = _drawn(recipe)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"draw() fails with {_reason(error)}.") from error
     return export(figure, folder / recipe.name, recipe.venue, height=recipe.height, parameters=parameters)
 
 
@@ -84,10 +111,9 @@ def check(folder: Path, recipe: Recipe) -> list[str]:
     if not sidecar.is_file():
         return ["it has not been built"]
     try:
-        figure, parameters = recipe.draw()
-    except Exception as error:  # a recipe is the user's code: whatever it does, the next is checked
-        return [f"its recipe fails with {type(error).__name__}: {error}"]
-    drawn = provenance(figure, parameters)
+        drawn = provenance(*_drawn(recipe))
+    except (Exception, SystemExit) as error:  # whatever it does, the next is checked
+        return [f"its recipe fails with {_reason(error)}"]
     try:
         return _compared(folder, recipe, json.loads(sidecar.read_text(encoding="utf-8")), drawn)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -137,13 +163,16 @@ def page(recipes: Sequence[Recipe]) -> str:
     return "".join(parts)
 
 
-def _load(path: Path) -> Recipe:
-    spec = importlib.util.spec_from_file_location(f"figure_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return Recipe(path.stem, module.VENUE, module.HEIGHT, " ".join(module.CAPTION.split()), module.draw)
-    except AttributeError as error:
-        raise ValueError(f"{path.name} is no recipe: {error}; expected VENUE, HEIGHT, CAPTION and draw().") from error
+def _drawn(recipe: Recipe) -> tuple[go.Figure, dict[str, Any]]:
+    """Return what draw() returns, if that is a figure and its parameters."""
+    drawn: Any = recipe.draw()
+    kinds = [type(x) for x in drawn] if isinstance(drawn, tuple) else []
+    if len(kinds) != 2 or not issubclass(kinds[0], BaseFigure) or not issubclass(kinds[1], Mapping):
+        came = f"({', '.join(kind.__name__ for kind in kinds)})" if isinstance(drawn, tuple) else type(drawn).__name__
+        raise TypeError(f"draw() returned {came}; expected a go.Figure and a dict")
+    return drawn
+
+
+def _reason(error: BaseException) -> str:
+    """Say an error in one line."""
+    return ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()).rstrip("."))))

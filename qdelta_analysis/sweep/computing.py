@@ -103,7 +103,7 @@ class _Slabs:
 
     def __init__(self, plan: Plan, task: Task):
         self.plan, self.task = plan, task
-        self.made: dict[int, QDeltaInputs | Exception] = {}
+        self.made: dict[int, QDeltaInputs | BaseException] = {}
 
     def around(self, place: int) -> _Slab:
         """Return the slab that a place of the block lies in."""
@@ -113,7 +113,7 @@ class _Slabs:
         many = min(most_rows(G), _power_of_two(_FLOATS // (G * _size(own)))) if self.plan.batched else 1
         for passed in [other for other in self.made if other < row // many * many]:
             del self.made[passed]
-        if isinstance(own, Exception):
+        if isinstance(own, BaseException):
             return self._slab(row, 1, 0, G, _said(own))
         if not self.plan.batched:
             return self._slab(row, 1, column, column + 1)
@@ -138,7 +138,7 @@ class _Slabs:
         inputs = [x for x in map(self._make, rows) if isinstance(x, QDeltaInputs)]
         return _Slab(indices, inputs, row * G + left, (row + many - 1) * G + right, error)
 
-    def _make(self, row: int) -> QDeltaInputs | Exception:
+    def _make(self, row: int) -> QDeltaInputs | BaseException:
         if row not in self.made:
             try:
                 made = self.plan.make(**self.plan.tokens_at(int(self.task.rows[row])))
@@ -146,7 +146,7 @@ class _Slabs:
                     raise ValueError(
                         f"{name_of(self.plan.make)} returned {made!r}; expected the inputs of one memory, B = H = 1."
                     )
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 made = error
             self.made[row] = made
         return self.made[row]
@@ -164,7 +164,7 @@ def _measure(plan: Plan, slab: _Slab, found: Found, ended: Callable[[], bool]) -
             together = _with_gates(_stack(inputs), plan.gates_at(indices[0]), indices.shape[1])
             numbers = _numbers(plan, plan.measure(together), (together.B, together.H))
             found.numbers.append((indices.ravel(), numbers))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if indices.size == 1:
                 found.errors[int(indices[0, 0])] = _said(error)
             elif len(inputs) > 1:
@@ -174,13 +174,13 @@ def _measure(plan: Plan, slab: _Slab, found: Found, ended: Callable[[], bool]) -
                 pending += [(part, inputs) for part in np.array_split(indices, 2, axis=1)[::-1]]
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _kind(x: QDeltaInputs | Exception) -> Any:
+def _kind(x: QDeltaInputs | BaseException) -> Any:
     """What has to be the same of inputs that are stacked; nothing is the same as what could not be made."""
-    return x if isinstance(x, Exception) else (x.q.shape, x.v.shape, x.q.dtype, x.initial_state is None)
+    return x if isinstance(x, BaseException) else (x.q.shape, x.v.shape, x.q.dtype, x.initial_state is None)
 
 
 def most_rows(G: int) -> int:
@@ -192,8 +192,8 @@ def _power_of_two(x: int) -> int:
     return 1 << max(x, 1).bit_length() - 1
 
 
-def _size(x: QDeltaInputs | Exception) -> int:
-    return 1 if isinstance(x, Exception) else max(1, x.T) * max(x.K, x.V)
+def _size(x: QDeltaInputs | BaseException) -> int:
+    return 1 if isinstance(x, BaseException) else max(1, x.T) * max(x.K, x.V)
 
 
 def _stack(alike: Sequence[QDeltaInputs]) -> QDeltaInputs:

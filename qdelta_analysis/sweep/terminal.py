@@ -72,7 +72,7 @@ def measure_of(name: str) -> str | Callable:
         sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(module), function)
-    except Exception as error:  # whatever the module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         raise ValueError(
             f"measure is {name!r}; expected MODULE:FUNCTION that can be imported: {type(error).__name__}: {error}."
         ) from error

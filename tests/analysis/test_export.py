@@ -9,8 +9,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -25,7 +27,7 @@ from qdelta_analysis.fingerprints import data_hash
 from qdelta_analysis.plots import norm_against_lam
 from qdelta_analysis.plots.printing import SMALL, SMALLEST, for_print
 from qdelta_analysis.plots.theme import template
-from qdelta_analysis.printed import check_texts
+from qdelta_analysis.printed import check_texts, parts_of
 
 try:
     rendering.find_browser()
@@ -416,13 +418,13 @@ def test_a_disk_that_fills_up_leaves_what_was_there(undrawn, tmp_path, monkeypat
 def test_tex_is_told_from_text(text):
     svg = f'<svg xmlns="http://www.w3.org/2000/svg"><text><tspan>{text}</tspan></text></svg>'.encode()
     with pytest.raises(ValueError, match="is TeX, which a figure shows as it stands; expected Unicode and HTML"):
-        check_texts(svg, b"")
+        check_texts(svg, [])
 
 
 @pytest.mark.parametrize("text", ["$5 to $10", "λ", "a_1^2", r"C:\temp", "US$", "5 $", r"{x}"])
 def test_text_is_no_tex(text, monkeypatch):
-    monkeypatch.setattr("qdelta_analysis.printed._missing", lambda texts, pdf: set())
-    check_texts(f'<svg xmlns="http://www.w3.org/2000/svg"><text>{text}</text></svg>'.encode(), b"")
+    monkeypatch.setattr("qdelta_analysis.printed._missing", lambda texts, parts: set())
+    check_texts(f'<svg xmlns="http://www.w3.org/2000/svg"><text>{text}</text></svg>'.encode(), [])
 
 
 @needs_chrome
@@ -437,6 +439,63 @@ def test_tex_and_characters_without_a_glyph_are_said(tmp_path):
     export(small(title={"text": r"$\lambda$"}), tmp_path / "untitled", formats=["svg"])  # a title is not printed
     with pytest.warns(UserWarning, match=r"no font on this machine has .* \(U\+10FFFD, no name\), drawn as a box"):
         export(small(xaxis={"title": {"text": "v̂ fi λ \U0010fffd"}}), tmp_path / "box", formats=["svg"])
+
+
+def pdf_of(content: bytes, group: bytes = b"") -> bytes:
+    """A PDF as the browser writes it, with a group and a font whose glyphs 0 and 65 are drawn."""
+    from pypdf import PdfWriter
+    from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
+
+    def stream(data: bytes, **entries: Any) -> Any:
+        made = DecodedStreamObject()
+        made.set_data(data)
+        made.update({NameObject(f"/{name}"): value for name, value in entries.items()})
+        return writer._add_object(made.flate_encode())
+
+    named = lambda **entries: DictionaryObject({NameObject(f"/{name}"): value for name, value in entries.items()})
+    writer, written = PdfWriter(), io.BytesIO()
+    page = writer.add_blank_page(200, 100)
+    font = named(Type=NameObject("/Font"), Subtype=NameObject("/Type1"), BaseFont=NameObject("/Helvetica"))
+    fonts = named(Font=named(F1=font))
+    form = stream(group, Type=NameObject("/XObject"), Subtype=NameObject("/Form"), Resources=fonts)
+    page[NameObject("/Resources")] = named(Font=named(F1=font), XObject=named(X1=form))
+    page[NameObject("/Contents")] = stream(content)
+    writer.write(written)
+    return written.getvalue()
+
+
+POINT = b"q\n1 0 0 1 12.5 7.25 cm\n" + b"1.5 2.25 3.125 4.5 5.25 6.125 c\n" * 30 + b"f\nQ\n"
+WORD = b"BT\n/F1 12 Tf\n1 0 0 -1 5 5 Tm\n<%s> Tj\nET\n"
+
+
+@pytest.mark.parametrize("points", [0, 90_000])
+@pytest.mark.parametrize("drawn", [(WORD % b"4100", b"q\n"), (b"q\n", WORD % b"4100")], ids=["page", "group"])
+def test_a_character_without_a_glyph_is_said_however_many_points_there_are(drawn, points):
+    parts = parts_of(pdf_of(*(POINT * points + part + b"/X1 Do\n" * (part is drawn[0]) for part in drawn)))
+    svg = '<svg xmlns="http://www.w3.org/2000/svg"><text>A\U0010fffd</text></svg>'.encode()
+    start = time.perf_counter()
+    with pytest.warns(UserWarning, match=r"no font on this machine has .* \(U\+10FFFD, no name\), drawn as a box"):
+        check_texts(svg, parts)
+    assert time.perf_counter() - start < 20  # numbers of points are passed over
+
+
+@needs_chrome
+@pytest.mark.slow
+def test_a_figure_of_many_points_is_written(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(2, 20_000))
+    points = go.Figure(go.Scatter(x=x, y=y, mode="markers"), {"xaxis": {"title": {"text": "λ"}}})
+    paths = export(points, tmp_path / "points")
+    assert [path.suffix for path in paths] == [".pdf", ".svg", ".png", ".json"]
+    assert "λ" in poppler("pdftotext", paths[0], "-")
+
+
+@needs_chrome
+def test_texts_of_a_half_transparent_line_are_looked_at_too(tmp_path):
+    half = go.Figure(go.Scatter(y=[1, 2], mode="lines+text", text=["<b>λ</b>", "fi \U0010fffd"], opacity=0.5))
+    with pytest.warns(UserWarning, match=r"no font on this machine has .* \(U\+10FFFD, no name\), drawn as a box"):
+        paths = export(half, tmp_path / "half", formats=["pdf"])
+    rows = poppler("pdffonts", paths[0]).splitlines()[2:]
+    assert {row.split()[0].split("+")[1] for row in rows} == set(json.loads(paths[-1].read_text())["fonts"])
 
 
 @needs_chrome

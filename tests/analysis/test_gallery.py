@@ -13,8 +13,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 from plotly.colors import hex_to_rgb, unconvert_from_RGB_255
+from typer.testing import CliRunner
 
-from qdelta_analysis import gallery
+from qdelta_analysis import gallery, rendering
+from qdelta_analysis.cli import app
 from qdelta_analysis.fingerprints import differences, fingerprint
 from qdelta_analysis.plots.memory import mean_by_distance
 from qdelta_analysis.plots.printing import SMALLEST
@@ -169,6 +171,112 @@ def test_a_damaged_sidecar_or_recipe_is_said_and_is_no_traceback(tmp_path, as_us
     sidecar.write_text(text)
     fails = dataclasses.replace(recipe, draw=lambda: 1 / 0)
     assert gallery.check(tmp_path, fails) == ["its recipe fails with ZeroDivisionError: division by zero"]
+
+
+DRAWS = '    return go.Figure(go.Scatter(x=[0, 1], y=[0, 2])), {"seed": 0}'
+# What comes before draw() or instead of its body, and what is said of it.
+UNREAD = {
+    "def (": "SyntaxError: ",
+    "raise KeyError('x')": "KeyError: 'x'",
+    "assert False": "AssertionError;",
+    "import sys; sys.exit()": "SystemExit;",
+    "import no_such_module": "ModuleNotFoundError: No module named 'no_such_module'",
+    "raise ValueError('two\\nlines')": "ValueError: two lines",
+    "CAPTION = 3": "AttributeError: 'int' object has no attribute 'split'",
+}
+UNDRAWN = {
+    "return None, {}": "TypeError: draw() returned (NoneType, dict); expected a go.Figure and a dict",
+    "return go.Figure()": "TypeError: draw() returned Figure; expected a go.Figure and a dict",
+    "return go.Figure(), {}, 3": "TypeError: draw() returned (Figure, dict, int); expected a go.Figure and a dict",
+    "return": "TypeError: draw() returned NoneType; expected a go.Figure and a dict",
+    "return {}['x'], {}": "KeyError: 'x'",
+    "return 1 / 0, {}": "ZeroDivisionError: division by zero",
+    "assert False": "AssertionError",
+    "raise SystemExit": "SystemExit",
+    "raise RuntimeError('two\\nlines')": "RuntimeError: two lines",
+}
+
+
+@pytest.fixture
+def figures(tmp_path, monkeypatch, as_users_call):
+    """Call `qdelta figures` on the recipes a, of the given text, and b; all but the browser runs."""
+
+    def export(figure, name, *_, **__):
+        gallery.provenance(figure, __["parameters"])
+        return (name.with_suffix(".pdf"),)
+
+    def call(text: str, *arguments: str) -> tuple[int, list[str], str]:
+        (tmp_path / "recipes").mkdir(exist_ok=True)
+        (tmp_path / "recipes" / "a.py").write_text(text)
+        (tmp_path / "recipes" / "b.py").write_text(RECIPE)
+        run = CliRunner().invoke(app, ["figures", "--folder", str(tmp_path), *arguments])
+        assert run.exception is None or isinstance(run.exception, SystemExit), run.exception
+        return run.exit_code, run.stdout.splitlines(), run.stderr
+
+    monkeypatch.setattr(gallery, "export", export)
+    monkeypatch.setattr(rendering, "find_browser", lambda: "chromium")
+    return call
+
+
+@pytest.mark.parametrize(("line", "reason"), UNREAD.items())
+def test_a_file_that_is_no_recipe_is_said_and_the_next_is_done(line, reason, figures, tmp_path):
+    text = RECIPE.replace("\ndef draw", f"\n{line}\ndef draw")
+    path, readme = tmp_path / "recipes" / "a.py", tmp_path / "README.md"
+    for arguments, done in (((), f"wrote {tmp_path / 'b.pdf'}"), (("--check",), "b: no longer matches: it has not")):
+        status, lines, wrong = figures(text, *arguments)
+        assert status == 2
+        assert len(lines) == 1
+        assert lines[0].startswith(done)
+        assert f"qdelta: {path} is no recipe: {reason}" in wrong
+        assert f"qdelta: {readme} was not looked at, as not every recipe can be read.\n" in wrong
+        assert wrong.count("\n") == 2
+    assert not readme.exists()
+    with pytest.raises(ValueError, match=r"a.py is no recipe: .*; expected VENUE, HEIGHT, CAPTION and draw\(\)\."):
+        gallery.recipes(tmp_path)
+
+
+@pytest.mark.parametrize(("line", "reason"), UNDRAWN.items())
+def test_a_recipe_that_fails_is_said_and_the_next_is_done(line, reason, figures, tmp_path):
+    text = RECIPE.replace(DRAWS, f"    {line}")
+    (tmp_path / "a.json").write_text("{}")
+    status, lines, wrong = figures(text, "--check")
+    assert (status, wrong) == (1, "")
+    assert lines[0] == f"a: no longer matches: its recipe fails with {reason}"
+    assert lines[1].startswith("b: no longer matches: it has not been built")
+    status, lines, wrong = figures(text)
+    assert status == 2
+    assert lines == [f"wrote {tmp_path / 'b.pdf'}", f"wrote {tmp_path / 'README.md'}"]
+    assert wrong == f"qdelta: {tmp_path / 'recipes' / 'a.py'}: draw() fails with {reason}.\n"
+
+
+def test_parameters_that_json_cannot_hold_are_said_and_the_next_is_done(figures, tmp_path):
+    text = RECIPE.replace('"seed": 0', '"seed": object()')
+    (tmp_path / "a.json").write_text("{}")
+    status, lines, wrong = figures(text, "--check")
+    assert (status, len(lines), wrong) == (1, 3, "")
+    assert "a: no longer matches: its recipe fails with TypeError: a parameter is a object; expected" in lines[0]
+    status, lines, wrong = figures(text)
+    assert (status, len(lines)) == (2, 2)
+    assert wrong.startswith(f"qdelta: {tmp_path / 'recipes' / 'a.py'}: a parameter is a object; expected")
+
+
+@pytest.mark.parametrize("place", ["\ndef draw", DRAWS])
+@pytest.mark.parametrize("arguments", [(), ("--check",)])
+def test_ctrl_c_in_a_recipe_ends_it(place, arguments, figures, tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    indent = "    " * place.startswith(" ")
+    status, lines, _ = figures(RECIPE.replace(place, f"\n{indent}raise KeyboardInterrupt\n{place}"), *arguments)
+    assert status in (1, 130)
+    assert lines == []
+
+
+def test_without_a_browser_that_is_said_once(figures, monkeypatch):
+    def none():
+        raise RuntimeError("no Chrome could be started")
+
+    monkeypatch.setattr(rendering, "find_browser", none)
+    assert figures(RECIPE) == (2, [], "qdelta: no Chrome could be started\n")
+    assert figures(RECIPE, "--check")[0] == 1  # it needs none
 
 
 WRONG_PAGE = "README.md does not show the recipes' captions\n"

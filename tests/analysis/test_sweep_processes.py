@@ -241,6 +241,18 @@ def test_bad_input_is_one_sentence_and_status_2(arguments, sentence, here):
     assert list(here.iterdir()) == []
 
 
+def test_a_measure_that_calls_sys_exit_is_a_failure_like_any_other(here):
+    (here / "leaving.py").write_text("import sys\nsys.exit()\n")
+    run = qdelta("leaving:f", "--lam", "1", "-o", "it.zarr")
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert "expected MODULE:FUNCTION that can be imported: SystemExit" in run.stderr
+    (here / "left.py").write_text("import sys\ndef f(x):\n    sys.exit(0) if x.lam.max() > 1 else 0\n    return 1.0\n")
+    run = qdelta("left:f", "--lam", "1,2", "-o", "it.zarr", "--jobs", 1)
+    assert run.exit_code == 1, run.stderr
+    assert "2 points (lam 2): 1 done, 1 failed" in run.stdout
+    assert "failed at lam=2.0: SystemExit: 0" in run.stdout
+
+
 # On a cluster
 
 
