@@ -110,9 +110,10 @@ class Results:
         return dataset(self.plan.axes, values, self.status.copy(), self.error.copy(), _attributes(self.plan))
 
     def _create(self, path: Path, told: Identity) -> None:
-        """Lay out an empty sweep; it appears under its name when it is complete."""
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"{path} cannot be written; expected a place in a folder that exists.")
+        """Lay out an empty sweep; it appears under its name, or where a link of that name leads, when it is complete."""
+        given, path = path, Path(os.path.realpath(path))
+        if not path.parent.is_dir() or path.is_symlink():  # only a link that leads back to itself is still one
+            raise FileNotFoundError(f"{given} cannot be written; expected a place in a folder that exists.")
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".qdelta-") as folder:
             new = Path(folder) / "sweep"
             kept = {"computed": told, "shapes": [list(self.plan.shape)], "numbers": []}
