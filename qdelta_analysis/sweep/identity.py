@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import collections.abc
 import concurrent.futures
-import copyreg
 import enum
 import functools
 import hashlib
@@ -24,34 +23,43 @@ import importlib.util
 import inspect
 import io
 import itertools
-import operator
 import os
-import pickle
 import random
-import sys
-import sysconfig
 import threading
 import types
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import torch
 
 from .code import Import, Uses, text_of, uses
+from .kinds import (
+    PARTS,
+    TOOLKIT,
+    attributes_of,
+    filled,
+    foreign,
+    hides,
+    imported,
+    installed,
+    is_generated,
+    is_the_toolkits,
+    only_written_in,
+    reduced,
+    standard,
+)
 from .points import Plan
 
 # What there is to tell, by a name for each part: "measure", "measure.scale", ...
 Identity = dict[str, str]
 
 _PLAIN = {type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)}
-_TOOLKIT = ("qdelta_analysis", "qdelta_kernels")
-_STANDARD = tuple(sysconfig.get_path(name) for name in ("stdlib", "platstdlib"))
 _CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque, types.MappingProxyType)
 _VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
 # Of these only the kind is told: nothing that a number could come from, or what a use of something else left behind.
@@ -124,12 +132,12 @@ class Teller:
         elif isinstance(value, torch.Tensor | np.ndarray | np.generic):
             self._array(name, value)
         elif isinstance(value, torch.dtype | torch.device | np.dtype) or (
-            isinstance(value, PurePath) and _standard(kind)
+            isinstance(value, PurePath) and standard(kind)
         ):
             self._put(name, f"{kind.__qualname__} {value}")
         elif isinstance(value, _OPAQUE) or value is inspect.Parameter.empty or any(value is x for x in _GLOBAL):
             self._put(name, kind.__qualname__)
-        elif kind in (tuple, frozenset) and all(type(x) in _PLAIN for x in value):
+        elif isinstance(value, tuple | frozenset) and kind in _CONTAINERS and all(type(x) in _PLAIN for x in value):
             self._container(name, value)  # whether it is the same object as another is nothing that code depends on
         elif id(value) in self.met:
             self._put(name, f"the same as {self.met[id(value)][0]}")
@@ -179,7 +187,7 @@ class Teller:
         elif isinstance(value, type):
             self._class(name, value)
         elif isinstance(value, enum.Enum):
-            self._put(name, f"{kind.__qualname__} {value!r}" if _foreign(kind) else str(value))
+            self._put(name, f"{kind.__qualname__} {value!r}" if foreign(kind) else str(value))
             self.tell(f"{name}.value", value.value)
             self.tell(f"{name}.{kind.__name__}", kind)
         elif isinstance(value, _CONTAINERS):
@@ -187,9 +195,9 @@ class Teller:
         elif kind in _VIEWS:
             self._put(name, kind.__qualname__)
             self.tell(f"{name}.list", list(value))
-        elif kind in _PARTS:
+        elif kind in PARTS:
             self._put(name, kind.__qualname__)
-            for key, x in _PARTS[kind](value).items():
+            for key, x in PARTS[kind](value).items():
                 self.tell(f"{name}.{key}", x)
         elif isinstance(value, types.GeneratorType):
             self._generator(name, value)
@@ -207,10 +215,10 @@ class Teller:
 
     def _function(self, name: str, function: types.FunctionType) -> None:
         code, module = function.__code__, function.__globals__.get("__name__") or ""
-        cells = dict(_filled(function))
+        cells = dict(filled(function))
         values = {key: cell.cell_contents for key, cell in cells.items()}
         wrapped = getattr(function, "__wrapped__", None)
-        if module.partition(".")[0] in _TOOLKIT or _is_there(function):
+        if module.partition(".")[0] in TOOLKIT or is_the_toolkits(function):
             self._put(name, f"{function.__module__}.{function.__qualname__}")
             self._cells(name, values if "<locals>" in function.__qualname__ else {})  # one of several
             return
@@ -218,7 +226,7 @@ class Teller:
             self._put(f"{name}.wrapper", module)
             self.tell(name, wrapped)
             return
-        if _installed(code.co_filename) and name not in ("measure", "make"):
+        if installed(code.co_filename) and name not in ("measure", "make"):
             if wrapped is None:
                 self._put(name, f"{module}.{function.__qualname__}")
             else:
@@ -236,7 +244,7 @@ class Teller:
             self.tell(f"{name}.{key}", default)
         used = uses(code)
         self.read = None if self.read is None or used.read is None else self.read | used.read
-        around = {} if _installed(code.co_filename) else function.__globals__
+        around = {} if installed(code.co_filename) else function.__globals__
         given = {key: around[key] for key in used.used if key in around and not key.startswith("__")}
         for key, x in sorted({**given, **values}.items()):
             self.places[f"{name}.{key}"] = (cells[key], "") if key in cells else (around, key)
@@ -266,7 +274,7 @@ class Teller:
     def _of_module(self, name: str, module: Any, chain: tuple[str, ...]) -> None:
         """Tell what a chain of names finds in a module of the user's."""
         for part in chain:
-            if not isinstance(module, types.ModuleType) or _foreign(module) or not hasattr(module, part):
+            if not isinstance(module, types.ModuleType) or foreign(module) or not hasattr(module, part):
                 break
             self.places[f"{name}.{part}"] = vars(module), part
             module, name = getattr(module, part), f"{name}.{part}"
@@ -276,8 +284,8 @@ class Teller:
     def _module(self, name: str, module: types.ModuleType) -> None:
         """Tell a module, of the user's whatever is in it: which of it is used shows only as it runs."""
         self._put(name, f"module {module.__name__}")
-        for key, x in () if _foreign(module) else sorted(vars(module).items()):
-            if not key.startswith("__") and not (isinstance(x, types.ModuleType) and _foreign(x)):
+        for key, x in () if foreign(module) else sorted(vars(module).items()):
+            if not key.startswith("__") and not (isinstance(x, types.ModuleType) and foreign(x)):
                 self.places[f"{name}.{key}"] = vars(module), key
                 self.tell(f"{name}.{key}", x)
 
@@ -285,8 +293,8 @@ class Teller:
         """Tell what a function imports as it runs, where it is the user's."""
         try:
             full = importlib.util.resolve_name("." * wanted.level + wanted.module, package)
-            module = _imported(full)
-            parts = {part: getattr(module, part, None) or _imported(f"{full}.{part}") for part in wanted.names}
+            module = imported(full)
+            parts = {part: getattr(module, part, None) or imported(f"{full}.{part}") for part in wanted.names}
         except Exception:  # it is not there, or cannot be imported: so it is for the function
             self._put(name, "nothing that can be imported")
             return
@@ -301,7 +309,7 @@ class Teller:
                 self._of_module(name, module, chain)
 
     def _class(self, name: str, cls: type) -> None:
-        if _foreign(cls):
+        if foreign(cls):
             self._put(name, f"class {cls.__module__}.{cls.__qualname__}")
             return
         self._put(name, f"class {cls.__qualname__}")
@@ -319,7 +327,7 @@ class Teller:
         if members:
             self._put(f"{name}.members", _short(", ".join(members)))
         for key, value in vars(cls).items():
-            generated = isinstance(value, types.FunctionType) and _generated(value)
+            generated = isinstance(value, types.FunctionType) and is_generated(value)
             if key in _UNTOLD or key.startswith("__dataclass") or generated or isinstance(value, _DESCRIPTORS):
                 continue
             if key in members:
@@ -329,8 +337,8 @@ class Teller:
 
     def _in_class(self, name: str, value: Any) -> None:
         """Tell what a class has: its methods, in whatever they are wrapped."""
-        if type(value) in _PARTS and not isinstance(value, types.CellType | memoryview | slice):
-            parts = {key: x for key, x in _PARTS[type(value)](value).items() if x is not None}
+        if type(value) in PARTS and not isinstance(value, types.CellType | memoryview | slice):
+            parts = {key: x for key, x in PARTS[type(value)](value).items() if x is not None}
             if type(value) is not property or set(parts) != {"fget"}:
                 self._put(f"{name}.kind", f"{type(value).__name__} {' '.join(parts)}")
             for key, x in parts.items():
@@ -340,7 +348,8 @@ class Teller:
 
     def _container(self, name: str, value: Any) -> None:
         kind = type(value)
-        base = next(x for x in _CONTAINERS if isinstance(value, x))  # whose methods a class of the user's may replace
+        kinds: Any = _CONTAINERS
+        base = next(x for x in kinds if isinstance(value, x))  # a class of the user's may have other methods
         if base is set or base is frozenset:
             items = [(str(i), x) for i, x in enumerate(sorted(base.__iter__(value), key=_sorting))]
         elif base is dict or base is types.MappingProxyType:
@@ -366,7 +375,7 @@ class Teller:
                 self.tell(f"{name}.{key}", getattr(value, key))
         if kind not in _CONTAINERS:
             self.tell(f"{name}.{kind.__name__}", kind)
-            for key, x in sorted((_attributes(value) or {}).items()):
+            for key, x in sorted((attributes_of(value) or {}).items()):
                 self.tell(f"{name}.{key}", x)
 
     def _builtin(self, name: str, function: Any) -> None:
@@ -392,26 +401,24 @@ class Teller:
 
     def _object(self, name: str, value: Any, private: bool) -> None:
         cls = type(value)
-        own = not _foreign(cls)
+        own = not foreign(cls)
         self._put(name, cls.__qualname__ if own else f"{cls.__module__}.{cls.__qualname__}")
         if own:
             self.tell(f"{name}.{cls.__name__}", cls)
         local = isinstance(value, threading.local)
-        attributes = (_attributes(value) if own or local else None) or {}
-        if not local and (not own or _hides(cls)):
+        attributes = (attributes_of(value) if own or local else None) or {}
+        if not local and (not own or hides(cls)):
             try:
-                attributes |= _reduced(value)
+                attributes |= reduced(value)
             except Exception:  # whatever it raises, it does not say what it holds
                 self._cannot_tell(name, value)
         computed = {key for base in cls.__mro__ for key, x in vars(base).items() if isinstance(x, _CACHED)}
         kept = {key: x for key, x in attributes.items() if key not in computed}
-        only_written = _only_written(value, kept) if own and private else set()
+        only_written = only_written_in(value, kept) if own and private else set()
         for key, x in sorted(kept.items()):
             if key in only_written:
                 self.waiting.append((f"{name}.{key}", x, key))
             else:
-                if isinstance(x, dict) and not own:
-                    x = {k: y for k, y in x.items() if k not in computed}
                 self.tell(f"{name}.{key}", x, private)
 
     def _cannot_tell(self, name: str, value: Any) -> None:
@@ -466,17 +473,6 @@ _BUILTIN += (types.MethodDescriptorType, types.ClassMethodDescriptorType)
 _CACHED = (functools.cached_property,)
 _DESCRIPTORS = (types.GetSetDescriptorType, types.MemberDescriptorType)
 _USUAL = ("strided", "cpu")
-# What some kinds consist of.
-_PARTS: dict[type, Any] = {
-    slice: lambda x: {key: getattr(x, key) for key in ("start", "stop", "step")},
-    memoryview: lambda x: {"format": x.format, "shape": x.shape, "bytes": x.tobytes()},
-    types.CellType: lambda x: dict([("content", x.cell_contents)]),
-    weakref.ref: lambda x: {"to": x()},
-    property: lambda x: {key: getattr(x, key) for key in ("fget", "fset", "fdel")},
-    staticmethod: lambda x: {"func": x.__func__},
-    classmethod: lambda x: {"func": x.__func__},
-    functools.cached_property: lambda x: {"func": x.func},
-}
 
 
 def _name(file: Any) -> Any:
@@ -497,118 +493,3 @@ def _sorting(x: Any) -> str:
     teller = Teller()
     teller.tell("", x)
     return repr(sorted(teller.told.items()))
-
-
-def _imported(name: str) -> Any:
-    """Import a module if it is the user's; None for others."""
-    top = name.partition(".")[0]
-    if name not in sys.modules:
-        found = None if top in _TOOLKIT or top in sys.stdlib_module_names else importlib.util.find_spec(top)
-        if found is None or _installed(found.origin or ""):
-            return None
-    module = importlib.import_module(name)
-    return None if _foreign(module) else module
-
-
-def _is_there(function: types.FunctionType) -> bool:
-    """Whether a function is the toolkit's, whatever it was wrapped in there."""
-    module = function.__module__ or ""
-    if module.partition(".")[0] not in _TOOLKIT:
-        return False
-    found: Any = sys.modules.get(module)
-    for part in function.__qualname__.split("."):
-        found = inspect.getattr_static(found, part, None)
-        found = getattr(found, "__func__", found)
-    return found is function
-
-
-def _generated(function: types.FunctionType) -> bool:
-    """Whether a method was written by dataclass or NamedTuple."""
-    inner = getattr(function, "__wrapped__", function).__code__
-    return "__create_fn__" in inner.co_qualname or (function.__module__ or "").startswith("namedtuple_")
-
-
-def _hides(cls: type) -> bool:
-    """Whether objects of a class hold something where Python cannot see it."""
-    own = [vars(base)["__new__"] for base in cls.__mro__[:-1] if "__new__" in vars(base)]
-    return any(isinstance(new, types.BuiltinFunctionType) for new in own)
-
-
-def _reduced(value: Any) -> dict[str, Any]:
-    """Return what an object is made anew from, as `pickle` would."""
-    reduce = copyreg.dispatch_table.get(type(value))
-    parts = reduce(value) if reduce is not None else value.__reduce_ex__(4)
-    if isinstance(parts, str):
-        module = pickle.whichmodule(value, parts)  # pyright: ignore[reportAttributeAccessIssue]
-        if operator.attrgetter(parts)(sys.modules[module]) is not value:
-            raise TypeError(f"{parts} of {module} is another object.")
-        return {"(0)": f"{module}.{parts}"}
-    empty = parts[0] in (copyreg.__newobj__, getattr(copyreg, "_reconstructor", None)) and not any(parts[2:])
-    if empty and len(parts[1]) == 1 and _hides(type(value)):
-        raise TypeError(f"{type(value).__qualname__} does not say what it holds.")
-    listed = {i: list(x) if isinstance(x, collections.abc.Iterator) else x for i, x in enumerate(parts[:5])}
-    return {f"({i})": x for i, x in listed.items() if x is not None}
-
-
-def _installed(file: str) -> bool:
-    parts = Path(file).parts
-    packages = "site-packages" in parts or "dist-packages" in parts
-    return packages or file.startswith("<frozen") or (file.startswith(_STANDARD) and not file.startswith("<"))
-
-
-def _foreign(thing: Any) -> bool:
-    """Whether a class or module is the toolkit's, an installed package's, or Python's own."""
-    if getattr(thing, "__module__", "") == "types" and not hasattr(types, thing.__name__):
-        return False  # what make_dataclass returns
-    name = (thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__) or ""
-    if not isinstance(name, str):  # of some classes that Cython makes
-        return True
-    top = name.partition(".")[0]
-    files = [getattr(sys.modules.get(part), "__file__", None) or "" for part in (name, top)]
-    return top in _TOOLKIT or _standard(thing) or any(map(_installed, files))
-
-
-def _standard(thing: Any) -> bool:
-    """Whether a class or module is Python's own."""
-    name = (thing.__name__ if isinstance(thing, types.ModuleType) else thing.__module__) or ""
-    top = name.partition(".")[0]
-    file = getattr(sys.modules.get(top), "__file__", None)  # a user's file may have the name of one of Python's
-    return name != "__main__" and top in sys.stdlib_module_names and (file is None or _installed(file))
-
-
-def _filled(function: types.FunctionType) -> Iterator[tuple[str, types.CellType]]:
-    for key, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            cell.cell_contents  # noqa: B018 (a variable that has no value yet raises)
-        except ValueError:
-            continue
-        yield key, cell
-
-
-def _attributes(value: Any) -> dict[str, Any] | None:
-    """Return an object's attributes; None for one that keeps none where Python could see them."""
-    slots = [s for base in type(value).__mro__ for s in np.atleast_1d(vars(base).get("__slots__", ())).tolist()]
-    if not hasattr(value, "__dict__") and not slots:
-        return None
-    named = {s: getattr(value, s) for s in slots if s not in ("__dict__", "__weakref__") and hasattr(value, s)}
-    return named | getattr(value, "__dict__", {})
-
-
-def _only_written(value: Any, attributes: Mapping[str, Any]) -> set[str]:
-    """Return the attributes that an object's own methods write to, and never read, but for those that set it up."""
-    written: set[str] = set()
-    kept: set[str] = set()
-    for cls in type(value).__mro__:
-        for key, method in () if _foreign(cls) else vars(cls).items():
-            for function in (method, *(getattr(method, x, None) for x in ("__func__", "fget", "fset", "func"))):
-                if not isinstance(function, types.FunctionType) or _generated(function):
-                    continue
-                used, names = uses(function.__code__), function.__code__.co_varnames
-                own = names[0] if function.__code__.co_argcount else ""
-                if own in used.passed and key != "__setstate__":
-                    return set()
-                written |= {
-                    x for x in attributes if used.only_writes(f"{own}.{x}", attributes[x]) and key != "__init__"
-                }
-                kept |= {x for x in attributes if f"{own}.{x}" in used.kept}
-    return written - kept

@@ -452,13 +452,25 @@ def test_code_without_a_file_is_told_by_its_byte_code():
 
 
 SCRIPT = """
-import functools, sys
+import collections, enum, functools, itertools, sys, typing
 import numpy as np, torch
 from qdelta_analysis import sweep
-weights = {"a": torch.arange(9.0), "b": [1, "two", {3, 4, 5}, None]}
+class Shade(enum.Enum):
+    DARK = 0
+    LIGHT = 1
+class Point(typing.NamedTuple):
+    x: object
+points = {Point(x) for x in "abc"}
+weights = {"a": torch.arange(9.0), "b": [1, "two", {3, 4, 5}, None, {"a", "b", "c"}, points, {*Shade}]}
+weights["c"] = [collections.defaultdict(lambda: 1), itertools.repeat(1), np.random.default_rng(0), map(abs, [1]),
+                collections.Counter("ab"), collections.deque([1], 3), functools.partial(max, 1), (x for x in [1])]
+memo = {}
 class Kept:
-    def __init__(self, by): self.by = by
-    def __call__(self, x): return float(x.T * self.by * weights["a"].sum())
+    def __init__(self, by): self.by, self.calls = by, []
+    def __call__(self, x):
+        self.calls.append(x.T)
+        memo[x.T] = memo.get(x.T, x.T)
+        return float(memo[x.T] * self.by * weights["a"].sum())
 data = sweep.run(Kept(float(sys.argv[2])), {"N": [3, 4], "d": [2]}, functools.partial(sweep.sources.cone, c=0.5),
                  path=sys.argv[1], progress=False)
 print(data["value"].values.ravel().tolist())
