@@ -17,8 +17,9 @@ import torch
 import xarray as xr
 import zarr
 
+from .changes import Told
 from .computing import Found
-from .identity import Identity, difference, identity
+from .identity import Identity, difference
 from .points import Plan, name_of
 from .reading import DONE, FAILED, FORMAT, MISSING, Shelf, all_files, data_array
 
@@ -48,7 +49,8 @@ class Results:
 
     def __enter__(self) -> Results:
         if self.path is not None:
-            told = identity(self.plan)
+            self._told = Told(self.plan)
+            told = self._told.identity
             if not self.path.exists():
                 self._create(self.path, told)
             Shelf(self.path, "r")  # before the lock, which is a file in it
@@ -67,6 +69,7 @@ class Results:
     def __exit__(self, *_) -> None:
         if self.path is not None:
             self._lock.release()
+            self._told.ran()
 
     @property
     def failed(self) -> int:
@@ -110,9 +113,10 @@ class Results:
         return dataset(self.plan.axes, values, self.status.copy(), self.error.copy(), _attributes(self.plan))
 
     def _create(self, path: Path, told: Identity) -> None:
-        """Lay out an empty sweep; it appears under its name when it is complete."""
-        if not path.parent.is_dir():
-            raise FileNotFoundError(f"{path} cannot be written; expected a place in a folder that exists.")
+        """Lay out an empty sweep; it appears under its name, or where that link leads, when it is complete."""
+        given, path = path, Path(os.path.realpath(path))
+        if not path.parent.is_dir() or path.is_symlink():  # only a link that leads back to itself is still one
+            raise FileNotFoundError(f"{given} cannot be written; expected a place in a folder that exists.")
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".qdelta-") as folder:
             new = Path(folder) / "sweep"
             kept = {"computed": told, "shapes": [list(self.plan.shape)], "numbers": []}

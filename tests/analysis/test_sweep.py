@@ -353,6 +353,22 @@ def test_a_place_that_holds_something_else(tmp_path, as_users_call):
         sweep.load(tmp_path / "other.zarr")
 
 
+def test_a_link_to_nothing_makes_what_it_leads_to(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "link").symlink_to("deep/it.zarr")
+    (tmp_path / "far").symlink_to("nowhere/it.zarr")
+    (tmp_path / "loop").symlink_to("loop")
+    first = sweep.run("memory", FINE, path=tmp_path / "link", progress=False)
+    assert (tmp_path / "link").is_symlink()
+    for place in ("link", "deep/it.zarr"):
+        xr.testing.assert_identical(sweep.load(tmp_path / place), first)
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["it.zarr"]
+    for name in ("far", "loop"):
+        with pytest.raises(FileNotFoundError, match=f"{name} cannot be written; expected a place in a folder"):
+            sweep.run("memory", FINE, path=tmp_path / name, progress=False)
+        assert (tmp_path / name).is_symlink()
+
+
 def test_two_do_not_write_at_once(tmp_path):
     path = tmp_path / "it.zarr"
     sweep.run("memory", FINE, path=path, progress=False)
