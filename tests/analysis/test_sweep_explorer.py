@@ -186,18 +186,21 @@ def test_cancel_keeps_what_is_done_and_start_computes_the_rest(tmp_path):
     agrees(again)
 
 
-def test_failed_points_are_computed_again_only_if_asked():
-    fails, calls = [True], []
+def test_failed_points_are_computed_again_only_if_asked(tmp_path):
+    lacking, calls = tmp_path / "lacking", []
+    lacking.touch()
 
     def measure(x):
         calls.append(x.T)
-        if fails[0] and x.T == 3:
+        if lacking.exists() and x.T == 3:
             raise RuntimeError("not yet")
         return float(x.T)
 
     explorer = SweepExplorer(measure, across=("N", "2,3"), up=("lam", "0,1"), also="d=2", number="value")
     for retry, again in ((False, 4), (False, 4), (True, 6)):
-        explorer._retry.value, fails[0] = retry, not retry
+        explorer._retry.value = retry
+        if retry:
+            lacking.unlink()
         explorer.start()
         explorer.wait(30)
         assert len(calls) == again
