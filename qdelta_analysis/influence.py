@@ -29,6 +29,7 @@ from torch import Tensor
 
 from qdelta_kernels import recurrent_qdelta_rule
 from qdelta_kernels.arguments import check_arguments
+from qdelta_kernels.autocast import outside_autocast
 from qdelta_kernels.chunkwise import Chunks, blocks, chunk_layout, prepare_chunks
 
 from .inputs import QDeltaInputs
@@ -110,6 +111,7 @@ def column(inputs: QDeltaInputs, j: int, *, of: Sequence[Target] = TARGETS) -> x
     return exact(inputs, slice(at, None), slice(at, at + 1), of=of).isel(source=0)
 
 
+@outside_autocast
 @one_thread()
 @torch.no_grad()
 def initial(inputs: QDeltaInputs, rows: slice | None = None, *, of: Sequence[Target] = TARGETS) -> xr.Dataset:
@@ -122,6 +124,7 @@ def initial(inputs: QDeltaInputs, rows: slice | None = None, *, of: Sequence[Tar
     return _dataset(inputs, named, found, at, {"key": np.arange(inputs.K)})
 
 
+@outside_autocast
 @one_thread()
 @torch.no_grad()
 def check(inputs: QDeltaInputs) -> xr.Dataset:
@@ -151,6 +154,7 @@ def _token_loop(inputs: QDeltaInputs) -> dict[Target, Float[Tensor, "B H T V"]]:
     return {"o": o, "v_hat": v_hat, "o_hat": o_hat}
 
 
+@outside_autocast
 @one_thread()
 @torch.no_grad()
 def _labelled(inputs, rows, columns, of, most_bytes: int, erase: bool) -> xr.Dataset:

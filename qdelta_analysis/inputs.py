@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qdelta_kernels import qdelta_rule
 from qdelta_kernels.arguments import check_arguments
+from qdelta_kernels.autocast import outside_autocast
 
 from .checks import places, require_count
 from .files import read_tensors, write_tensors
@@ -150,6 +151,7 @@ class QDeltaInputs:
         v, g, beta, lam = (x[:, :, chosen] for x in (self.v, self.g, self.beta, self.lam))
         return replace(self, q=q, k=k, v=v, g=g, beta=beta, lam=lam, initial_state=state)
 
+    @outside_autocast
     def tokens(self, start: SupportsIndex, stop: SupportsIndex | None = None) -> QDeltaInputs:
         """Keep tokens start to stop - 1; the memory left by the tokens before them becomes the initial state.
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from qdelta_kernels import qdelta_rule
+from qdelta_kernels.autocast import outside_autocast
 
 from .checks import require_count
 from .inputs import QDeltaInputs
@@ -50,6 +51,7 @@ def read_thrice(
     return read.unflatten(1, (inputs.T, 3)).unbind(2)
 
 
+@outside_autocast
 @one_thread()
 @torch.no_grad()
 def predict(inputs: QDeltaInputs) -> xr.Dataset:
@@ -149,6 +151,7 @@ def _random_angles(V: int, rank: int) -> Float[np.ndarray, "N r"]:
     return principal_angles(one, other)
 
 
+@outside_autocast
 @one_thread()
 @torch.no_grad()
 def shares(inputs: QDeltaInputs) -> xr.Dataset:

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from qdelta_kernels import qdelta_rule
+from qdelta_kernels.autocast import outside_autocast
 
 from .checks import require, require_all, require_count
 from .threads import one_thread
@@ -32,6 +33,7 @@ Counts = int | Sequence[int] | np.ndarray
 _MOST_FLOATS = 1 << 23
 
 
+@outside_autocast
 @one_thread()
 @torch.no_grad()
 def measure(

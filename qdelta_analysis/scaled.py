@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-# The exponent of zero: below all others, so that nothing is aligned to it.
-_OF_ZERO = -(1 << 20)
+# Below all exponents: nothing is aligned to a zero.
+_LOWEST = -(1 << 20)
 
 
 class Scaled:
@@ -17,7 +17,7 @@ class Scaled:
     def __init__(self, xp: Any, m: Any, e: Any = 0):
         own = exponent(xp, m)
         self.xp, self.m = xp, shifted(xp, m, -own)
-        self.e = xp.where(m == 0, xp.full_like(own, _OF_ZERO), own + e)
+        self.e = own + e
 
     def value(self) -> Any:
         """Return the numbers themselves, rounded to the dtype."""
@@ -48,7 +48,10 @@ class Scaled:
         return Scaled(self.xp, hypot(self.xp, a, b), e)
 
     def _aligned(self, other: Scaled) -> tuple[Any, Any, Any]:
-        e = self.xp.maximum(self.e, other.e)
+        # A zero keeps its own exponent, in which its gradient is told.
+        xp, lowest = self.xp, self.xp.full_like(self.e + other.e, _LOWEST)
+        a, b = (xp.where(x.m == 0, lowest, x.e) for x in (self, other))
+        e = xp.where((self.m == 0) & (other.m == 0), xp.maximum(self.e, other.e), xp.maximum(a, b))
         return shifted(self.xp, self.m, self.e - e), shifted(self.xp, other.m, other.e - e), e
 
 

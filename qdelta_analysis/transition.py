@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from qdelta_kernels.autocast import outside_autocast
+
 from .scaled import Scaled, exponent, hypot, root, shifted
 
 
@@ -74,6 +76,7 @@ class Transition:
         return self._plain(self._alignment)
 
     @property
+    @outside_autocast
     def cos(self):
         """Cosine of the angle between q and k, [...]; 0 where either vanishes."""
         xp = array_namespace(self.k)
@@ -225,6 +228,7 @@ def _value(x):
     return x.value() if isinstance(x, Scaled) else x
 
 
+@outside_autocast
 def _geometry(xp, k, q):
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         kk, kq = xp.vecdot(k, k), xp.vecdot(k, q)

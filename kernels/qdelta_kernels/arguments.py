@@ -139,6 +139,11 @@ def check_arguments(
         l2norm_qk=l2norm_qk,
         chunk_size=chunk_size,
     )
+    if cu_seqlens is not None and bounds is None:  # traced by what cannot leave its graph for this
+        raise RuntimeError(
+            "cu_seqlens is given where torch.export traces a graph, and where sequences end decides what is computed; "
+            "expected torch.compile, or sequences in rows."
+        )
     (B, T, _, K), (HV, V) = q.shape, v.shape[2:]
     N = B if bounds is None else len(bounds)
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32

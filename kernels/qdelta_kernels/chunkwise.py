@@ -19,13 +19,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .arguments import Arguments, check_arguments, eager_where_packed, has_tangents
-from .decay import chunk_decay
+from .autocast import outside_autocast
+from .decay import chunk_decay, remains
 from .layout import Block, ChunkLayout
 from .recurrent import differentiable_gradients, recurrent_qdelta_rule
 
 Intra = Literal["recurrence", "released"]
 
 
+@outside_autocast
 @eager_where_packed
 def chunk_qdelta_rule(
     q: Float[Tensor, "B T H K"],
@@ -110,6 +112,7 @@ class Chunks:
     decay: Tensor  # [M, H, R, C, C]: e^{G_i - G_j} for i >= j, else 0
     from_start: Tensor  # [M, H, R, C]: e^{G_i}
     to_end: Tensor  # [M, H, R, C]: e^{G_C - G_i}
+    lost: Tensor  # [M, H, 2C, R, 1]: whether e^{G_i} is 0, nothing being left of what enters
     gram: Tensor  # [M, H, 2C, C]: q_i.k_j above k_i.k_j
     inverse: Tensor  # [M, H, R, C, C]: (I + L)^-1
 
@@ -156,6 +159,7 @@ def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, int
         decay=decay,
         from_start=from_start,
         to_end=decay[..., -1, :],
+        lost=(from_start == 0).mT.repeat(1, 1, 2, 1)[..., None],
         gram=gram,
         # The solver reads L strictly below the diagonal only.
         inverse=torch.linalg.solve_triangular(L, identity, upper=False, unitriangular=True),
@@ -191,6 +195,13 @@ def state_out(h: Tensor, R: int) -> Tensor:
     return split(h, R).flatten(1, 2)
 
 
+def read(c: Chunks, at: slice, h: Tensor) -> Tensor:
+    """Return [Q; K] S^T of the state that enters, and 0 for tokens to which nothing is left of it."""
+    reads = c.qk[at] @ h
+    reads.unflatten(-1, (c.v.shape[2], -1)).masked_fill_(c.lost[at], 0)
+    return reads
+
+
 def read_error(c: Chunks, at: slice, reads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return Q S^T, X S^T and V - diag(e^G) X S^T, given reads = [Q; K] S^T of the state that enters."""
     reads = split(reads, c.v.shape[2])
@@ -213,7 +224,7 @@ def through(c: Chunks, at: slice) -> Tensor:
 
 def carry(c: Chunks, at: slice, h: Tensor, U: Tensor) -> Tensor:
     """Return the state that leaves the chunks: e^{G_C} h + K^T diag(e^{G_C - G}) U."""
-    return through(c, at) * h + c.k[at].mT @ wide(c.to_end[at, ..., None] * U)
+    return remains(h, through(c, at)) + c.k[at].mT @ wide(c.to_end[at, ..., None] * U)
 
 
 class _ChunkRule(torch.autograd.Function):
@@ -226,7 +237,7 @@ class _ChunkRule(torch.autograd.Function):
     def forward(
         ctx, q, k, v, g, beta, lam, state, layout: ChunkLayout, scale: float, intra: Intra, cu_seqlens: Tensor | None
     ):
-        H, R = q.shape[2], v.shape[2] // q.shape[2]
+        T, H, R = q.shape[1], q.shape[2], v.shape[2] // q.shape[2]
         o, h = torch.empty_like(v), state_in(layout.sort(state), H)
         entering = [] if any(ctx.needs_input_grad) else None
         for block in blocks(layout, q, v):
@@ -236,7 +247,7 @@ class _ChunkRule(torch.autograd.Function):
             for at, n in block.steps:
                 if entering is not None:
                     entering.append(h[:n])
-                reads = c.qk[at] @ h[:n]
+                reads = read(c, at, h[:n])
                 U = write(c, at, reads)
                 torch.addcmul(readout[at] @ U, start[at], split(reads, R)[:, :, :, : c.C], out=O[at])
                 h = torch.cat([carry(c, at, h[:n], U), h[n:]]) if n < len(h) else carry(c, at, h, U)
@@ -244,9 +255,11 @@ class _ChunkRule(torch.autograd.Function):
         if entering is not None:
             ctx.save_for_backward(q, k, v, g, beta, lam, state, *entering)
             ctx.layout, ctx.scale, ctx.intra, ctx.cu_seqlens = layout, scale, intra, cu_seqlens
-        return o, layout.unsort(state_out(h, R))
+        state = layout.unsort(state_out(h, R))
+        return o, state if T else state.clone()  # of no tokens it is the one that came, which is the caller's
 
     @staticmethod
+    @outside_autocast
     def backward(ctx, do, dstate):  # type: ignore[override]
         saved = ctx.saved_tensors  # once: activation checkpointing recomputes them at every look
         layout, inputs, entering = ctx.layout, saved[:6], saved[7:]
@@ -291,7 +304,7 @@ class _BlockGradients:
         """Take the gradient of the state that leaves these chunks to that of the state that enters them."""
         c, R = self.c, dO.shape[2]
         beta, lam, start, to_end = (x[at, ..., None] for x in (c.beta, c.lam, c.from_start, c.to_end))
-        P, x_read, error = read_error(c, at, c.qk[at] @ h)
+        P, x_read, error = read_error(c, at, read(c, at, h))
         U = c.inverse[at] @ (beta * error)
 
         # What was written reaches the outputs of its chunk and the state that leaves it.
@@ -313,11 +326,10 @@ class _BlockGradients:
 
         # The running decay: e^{G_i} at the reads, e^{G_C - G_i} at the write, e^{G_C} at the state.
         at_write = (k_dh * U).sum(-1)
-        kept = through(c, at) * dh
         dG = (dQ_read * P).sum(-1) + (dK_read * (x_read - lam * P)).sum(-1) - at_write
-        dG[..., -1] += at_write.sum(-1) + (kept * h).sum(2).unflatten(-1, (R, -1)).sum(-1)
+        dG[..., -1] += at_write.sum(-1) + (remains(h, through(c, at)) * dh).sum(2).unflatten(-1, (R, -1)).sum(-1)
         self.G[at] = dG
-        return kept + c.qk[at].mT @ dreads
+        return through(c, at) * dh + c.qk[at].mT @ dreads
 
     def tokens(self, intra: Intra) -> tuple[Tensor, ...]:
         """Add the gradients through the matrices inside the chunks; return those of q, k, v, g, beta, lam."""

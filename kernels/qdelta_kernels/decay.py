@@ -18,6 +18,11 @@ def sums_between(g: Float[Tensor, "*chunks C"]) -> Float[Tensor, "*chunks C C"]:
     return sums.masked_fill(ones.triu(1), -torch.inf)
 
 
+def remains(x: Tensor, kept: Tensor) -> Tensor:
+    """Return kept times x, and 0 where nothing is kept, even of what is not finite."""
+    return kept * x.masked_fill(kept == 0, 0)
+
+
 def chunk_decay(g: Float[Tensor, "*chunks C"]) -> tuple[Float[Tensor, "*chunks C C"], Float[Tensor, "*chunks C"]]:
     """Return D_ij = e^{g_{j+1} + ... + g_i} for i >= j (else 0), and e^{g_1 + ... + g_i} from the chunk's start on.
 

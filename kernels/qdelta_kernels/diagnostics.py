@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .arguments import check_arguments, check_call
+from .autocast import outside_autocast
 from .chunkwise import (
     Chunks,
     blocks,
@@ -18,11 +19,13 @@ from .chunkwise import (
     chunk_layout,
     decayed,
     prepare_chunks,
+    read,
     split,
     state_in,
     state_out,
     write,
 )
+from .decay import remains
 from .gpu import check_triton
 from .layout import Block
 
@@ -44,6 +47,7 @@ class Diagnostics:
     states: Tensor  # [B, len(at), HV, K, V]: S_t transposed, at the tokens asked for
 
 
+@outside_autocast
 @torch.no_grad()
 def chunk_qdelta_diagnostics(
     q: Float[Tensor, "B T H K"],
@@ -91,7 +95,7 @@ def chunk_qdelta_diagnostics(
         reads = c.qk.new_empty((*c.qk.shape[:3], h.shape[-1]))
         U, start_norm, entering = torch.empty_like(c.v), torch.empty_like(c.beta[..., :1]), h
         for step, (chunks, _) in enumerate(block.steps, block.first):
-            torch.matmul(c.qk[chunks], h, out=reads[chunks])
+            reads[chunks] = read(c, chunks, h)
             U[chunks] = write(c, chunks, reads[chunks])
             start_norm[chunks] = _state_norm(h, R)[..., None]
             while len(states) < len(at) and at[len(states)] < (step + 1) * C:
@@ -131,7 +135,7 @@ def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm: Tensor) -> tuple[
     wrote, found = write * k_norm, key / torch.where(k_norm > 0, k_norm, 1)
     unit = torch.cat([start_norm, wrote, found], dim=-1).amax(-1, keepdim=True)
     unit = torch.where((unit > 0) & torch.isfinite(unit), unit, 1)
-    wrote, found, left = wrote / unit, found / unit, (c.from_start * (start_norm / unit)).square()
+    wrote, found, left = wrote / unit, found / unit, remains(start_norm / unit, c.from_start).square()
     growth = wrote.square() + 2 * wrote * found * torch.linalg.vecdot(write_way, key_way)
     kept = c.decay.square()
     norm2 = left + (kept @ growth[..., None])[..., 0]
@@ -167,5 +171,5 @@ def _follow_states(c: Chunks, block: Block, h: Tensor, U: Tensor, at: Tensor, no
 def _state_after(c: Chunks, at: slice, i: int, h: Tensor, U: Tensor) -> Tensor:
     """Return S_i^T = e^{G_i} h + sum over j <= i of e^{G_i - G_j} k_j u_j^T, i counted inside the chunk."""
     V, decayed = U.shape[4], c.decay[at, :, :, i, :, None] * U
-    kept = c.from_start[at, :, :, i].repeat_interleave(V, dim=-1)[:, :, None] * h
-    return kept + c.k[at].mT @ decayed.transpose(2, 3).flatten(3)
+    kept = c.from_start[at, :, :, i].repeat_interleave(V, dim=-1)[:, :, None]
+    return remains(h, kept) + c.k[at].mT @ decayed.transpose(2, 3).flatten(3)

@@ -9,8 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .arguments import check_arguments, eager_where_packed
+from .autocast import outside_autocast
 
 
+@outside_autocast
 @eager_where_packed
 def recurrent_qdelta_rule(
     q: Float[Tensor, "B T H K"],
@@ -67,8 +69,13 @@ def differentiable_gradients(inputs: tuple, do: Tensor, dstate: Tensor, **option
     that needs none; options are those of `recurrent_qdelta_rule`.
     """
     with torch.enable_grad():
+        # Where one input was made from another, its own history is the caller's to go through, once.
+        inputs = tuple(x.view_as(x) if x is not None and x.requires_grad else x for x in inputs)
         *tokens, state = inputs
         found: Any = recurrent_qdelta_rule(*tokens, initial_state=state, output_final_state=True, **options)
         wanted = [x for x in inputs if x is not None and x.requires_grad]
-        each = iter(torch.autograd.grad(found, wanted, (do, dstate), create_graph=True, allow_unused=True))
+        # Of no tokens there are no outputs that could depend on anything.
+        pairs = [(y, dy) for y, dy in zip(found, (do, dstate), strict=True) if y.requires_grad]
+        outputs, given = zip(*pairs, strict=True)
+        each = iter(torch.autograd.grad(outputs, wanted, given, create_graph=True, allow_unused=True))
     return tuple(next(each) if x is not None and x.requires_grad else None for x in inputs)

@@ -7,8 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .arguments import check_arguments, eager_where_packed
+from .autocast import outside_autocast
+from .decay import remains
 
 
+@outside_autocast
 @eager_where_packed
 def qdelta_rule_reference(
     q: Float[Tensor, "B T H K"],
@@ -55,7 +58,7 @@ def qdelta_rule_reference(
         identity = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
         for t in range(q.shape[1]):
             erase = identity - beta[:, t] * _outer(x[:, t], k[:, t])
-            S = S @ (alpha[:, t] * erase) + beta[:, t] * _outer(v[:, t], k[:, t])
+            S = S @ remains(erase, alpha[:, t]) + beta[:, t] * _outer(v[:, t], k[:, t])
             outputs.append(a.scale * (S @ q[:, t, :, :, None])[..., 0])
         states.append(S.transpose(-1, -2))
     o = torch.stack(outputs, dim=1) if outputs else a.v.new_zeros(a.v.shape)

@@ -24,7 +24,8 @@ class _Feedback:
     norm_compensation: bool
 
     def before(self, number: int, call: RuleCall) -> RuleCall:
-        lam = torch.as_tensor(self.lam[number], dtype=call.beta.dtype, device=call.beta.device)
+        dtype = torch.promote_types(call.beta.dtype, torch.float32)  # half precision would give another lam
+        lam = torch.as_tensor(self.lam[number], dtype=dtype, device=call.beta.device)
         try:
             lam = lam.expand(call.beta.shape)
         except RuntimeError:

@@ -28,6 +28,15 @@ class StandIn:
         self.found = found
         self.function: Callable[..., Any] = found if function is None else function
         self.users: set[Work] = set()
+        self.owner: dict[str, Any] | None = None  # where it stands; the shallow copy of a model is another
+
+    def put_back(self, owner: dict[str, Any], name: str) -> Any:
+        """Leave what was found in this place, and return it."""
+        if self.found is None:
+            del owner[name]
+        else:
+            owner[name] = self.found
+        return self.found
 
     def __reduce__(self):  # the copy of a model has what stood there, and so has a file
         return _itself, (self.function,)
@@ -59,8 +68,12 @@ class Work:
         """Put the stand-ins in their places."""
         with _changing:
             for owner, name, stand_in in self.places:
-                if not isinstance(there := owner.get(name), StandIn):
+                there = owner.get(name)
+                if isinstance(there, StandIn) and there.owner is not owner:
+                    there = there.put_back(owner, name)
+                if not isinstance(there, StandIn):
                     there = owner[name] = stand_in(there)
+                    there.owner = owner
                 there.users.add(self)
         _at_work.set((*_at_work.get(), weakref.ref(self)))
 
@@ -72,10 +85,8 @@ class Work:
             for owner, name, _ in self.places:
                 if isinstance(there := owner.get(name), StandIn):
                     there.users.discard(self)
-                    if not there.users and there.found is None:
-                        del owner[name]
-                    elif not there.users:
-                        owner[name] = there.found
+                    if not there.users:
+                        there.put_back(owner, name)
 
 
 _changing = threading.RLock()

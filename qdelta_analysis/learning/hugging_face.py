@@ -298,13 +298,15 @@ class QDeltaForCausalLM(PreTrainedModel, GenerationMixin):
             raise ValueError(f"the prompt has shape {list(prompt.shape)}; expected at least one token in each row.")
         return super().generate(inputs, *args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue] (of the mixin)
 
-    def prepare_inputs_for_generation(self, *args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
+    def prepare_inputs_for_generation(
+        self, *args: Any, attention_mask: Tensor | None = None, inputs_embeds: Tensor | None = None, **kwargs: Any
+    ) -> Any:
         """Return what `forward` takes next; raises ValueError where rows are all padding, given or found so."""
         first = kwargs.get("is_first_iteration")
         if first and attention_mask is not None and not attention_mask.bool().any(-1).all():
             raise ValueError("the prompt has a row that is all padding; expected at least one token in each row.")
         return super().prepare_inputs_for_generation(  # pyright: ignore[reportAttributeAccessIssue] (of the mixin)
-            *args, attention_mask=attention_mask, **kwargs
+            *args, attention_mask=attention_mask, inputs_embeds=inputs_embeds, **kwargs
         )
 
     def _hidden_states_wanted(self, asked: bool | None) -> bool:

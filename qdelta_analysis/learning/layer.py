@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, overload
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from qdelta_kernels import qdelta_rule
+from qdelta_kernels.autocast import without_autocast
 
 from .configs import LayerConfig
 from .initial import initialise
@@ -125,7 +125,7 @@ class QDeltaLayer(nn.Module):
     ) -> Float[Tensor, "B T D"] | tuple[Float[Tensor, "B T D"], LayerState]:
         """Mix the tokens of x, each with its past only; with a state, go on from it and return the next one too."""
         inputs, tail = self._inputs(x, state, packing)
-        with _without_autocast(x):
+        with without_autocast(x.device.type):
             o, memory = self.recurrence(
                 inputs,
                 initial_state=None if state is None else state.memory,
@@ -176,12 +176,6 @@ class QDeltaLayer(nn.Module):
         return g, beta, lam
 
 
-def _without_autocast(x: Tensor) -> AbstractContextManager:
-    """Leave autocast, where it is on: the recurrence sums in float32."""
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
 def log_decay(A_log: Tensor, x: Tensor) -> Tensor:
     """Return g = -exp(A_log) softplus(x), x with its bias; in float32 at least.
 
@@ -216,7 +210,7 @@ def log_expansion(
     """
     groups = beta.shape[2] // q.shape[2]
     q, k = wide(q), wide(k)
-    with _without_autocast(q):  # which would take these products in half precision
+    with without_autocast(q.device.type):  # which would take these products in half precision
         kk, kq = torch.linalg.vecdot(k, k), torch.linalg.vecdot(k, q)
         # From the vectors: as a difference of squares it would lose half the digits near q || k.
         across = q - (kq / torch.where(kk > 0, kk, 1))[..., None] * k

@@ -8,9 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from qdelta_kernels.arguments import Arguments, check_arguments, eager_where_packed
-from qdelta_kernels.decay import chunk_decay
+from qdelta_kernels.autocast import outside_autocast
+from qdelta_kernels.chunkwise import decayed
+from qdelta_kernels.decay import chunk_decay, remains
 
 
+@outside_autocast
 @eager_where_packed
 def linear_attention(
     q: Float[Tensor, "B T H K"],
@@ -59,14 +62,13 @@ def _chunks(a: Arguments, sequences: tuple[Tensor, ...], chunk_size: int) -> tup
     q, k = (x.repeat_interleave(a.groups, dim=2) for x in (q, k))
     q, k, v, g = (_cut(x, C) for x in (q, k, v, g[..., None]))
     decay, from_start = chunk_decay(g[..., 0])
-    inside = (q @ k.mT * decay) @ v
-    read = q * from_start[..., None]
+    inside = decayed(q @ k.mT, decay) @ v
     write = k * decay[..., -1, :, None]
     kept = from_start[..., -1]
     outputs = []
     for i in range(q.shape[1]):
-        outputs.append(inside[:, i] + read[:, i] @ h)
-        h = kept[:, i, :, None, None] * h + write[:, i].mT @ v[:, i]
+        outputs.append(inside[:, i] + remains(q[:, i] @ h, from_start[:, i, ..., None]))
+        h = remains(h, kept[:, i, :, None, None]) + write[:, i].mT @ v[:, i]
     o = a.scale * torch.stack(outputs, dim=1)
     return o.transpose(2, 3).flatten(1, 2)[:, :T], h
 

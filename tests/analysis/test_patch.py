@@ -1,5 +1,6 @@
 """patch(): models run with query feedback that they were not trained with."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -128,6 +129,27 @@ def test_models_of_this_project_take_another_lam():
     logits, own = trained(prompt), {n: x.lam for n, x in capture(trained, prompt).items()}
     with patch(trained, lam=own):
         assert relative_error(trained(prompt), logits) < 1e-5
+
+
+def test_half_precision_takes_the_lam_that_was_given(hub):
+    ids, seen = tokens(2, 20), []
+    half = copy.deepcopy(hub).to(torch.bfloat16)
+    with patch(half, 0.3):
+        seen += [x.lam for x in capture(half, ids).values()]
+    assert all((x == torch.tensor(0.3)).all() for x in seen)
+
+
+@pytest.mark.parametrize("kind", [AttributeLayer, FlaLayer])
+def test_a_shallow_copy_of_a_layer_can_be_patched_too(kind):
+    torch.manual_seed(0)
+    layer, x = kind(0), torch.randn(2, 9, 16)
+    plain = layer(x)
+    with patch(layer, 0.9):
+        expected, other = layer(x), copy.copy(layer)
+    with patch(other, 0.9):
+        assert torch.equal(other(x), expected)
+        assert torch.equal(layer(x), plain)
+    assert torch.equal(other(x), plain)
 
 
 @pytest.mark.parametrize("mode", ["chunk", "fused_recurrent"])

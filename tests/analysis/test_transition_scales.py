@@ -158,3 +158,43 @@ def test_gradients_are_finite_where_the_plane_of_q_and_k_is_none():
         t = Transition(*leaves, 0.5, 0.5)
         (t.operator_norm() + t.spectral_radius() + t.cos).sum().backward()
         assert all(leaf.grad.isfinite().all() for leaf in leaves)
+
+
+def with_zeros(draw: np.random.Generator, scale: float) -> list[torch.Tensor]:
+    """k, q, beta, lam, alpha of three tokens, many of whose parts are zero; the second's vectors are of that scale."""
+    d = int(draw.integers(2, 5))
+    given = [draw.normal(size=(3, d)), draw.normal(size=(3, d)), *draw.uniform(0, 1, (3, 3))]
+    for x in given[:4]:
+        x[draw.uniform(size=x.shape) < 0.3] = 0
+    given[0][1], given[1][1] = given[0][1] * scale, given[1][1] / scale
+    given[0][2] *= draw.integers(0, 2)
+    return [torch.tensor(x, requires_grad=True) for x in given]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-60, 1e90])
+def test_slopes_at_zeros_are_those_of_the_formulas_whatever_stands_beside(scale):
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        leaves = with_zeros(draw, scale)
+        k, q, beta, lam, alpha = leaves
+        t, x = Transition(*leaves), k + lam[:, None] * q
+        aligned = (k * x).sum(-1)
+        dense = alpha[:, None, None] * (torch.eye(len(k[0])) - beta[:, None, None] * x[:, :, None] * k[:, None])
+        pairs = {
+            "x": (t.x, x),
+            "alignment": (t.alignment, aligned),
+            "matrix": (t.matrix(), dense),
+            "eigenvalues": (t.eigenvalues()[:, -1], alpha * (1 - beta * aligned)),
+        }
+        for name, ours in pairs.items():
+            slopes = [torch.autograd.grad(y[0].sum(), leaves, retain_graph=True, materialize_grads=True) for y in ours]
+            for found, expected in zip(*slopes, strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_singular_values_have_their_slopes_at_a_zero_query():
+    k, q = torch.tensor([0.6, 0.8]).double(), torch.zeros(2).double()
+    gates = tuple(torch.tensor(0.5).double() for _ in range(2))
+    found = torch.autograd.functional.jacobian(lambda *y: Transition(k, q, *y).singular_values(), gates)
+    dense = torch.autograd.functional.jacobian(lambda *y: torch.linalg.svdvals(Transition(k, q, *y).matrix()), gates)
+    torch.testing.assert_close(found, dense)

@@ -78,6 +78,16 @@ def test_a_whole_graph_of_packed_sequences_is_refused():
         call(*x, cu_seqlens=torch.tensor([0, 1, 4]))
 
 
+@pytest.mark.parametrize("function", [*FORMS, qdelta_rule_reference])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_packed_sequences_are_not_exported_as_one(function, as_users_call):
+    x = tokens(T=4, N=2)
+    forward = lambda _, *y, cu_seqlens: function(*y, cu_seqlens=cu_seqlens)[0]
+    call = type("Call", (torch.nn.Module,), {"forward": forward})
+    with pytest.raises(RuntimeError, match=r"cu_seqlens is given where torch.export traces a graph, .*; expected"):
+        torch.export.export(call(), tuple(x[:6]), {"cu_seqlens": torch.tensor([0, 1, 4])}, strict=False)
+
+
 @pytest.mark.parametrize("function", FORMS)
 @pytest.mark.parametrize("options", [{"scale": 2.0}, {"l2norm_qk": True}, {"scale": 0.5, "l2norm_qk": True}], ids=str)
 def test_every_option(function, options):

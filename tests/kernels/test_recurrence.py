@@ -200,6 +200,9 @@ def test_backends_and_decoding_agree_at_every_split():
 @pytest.mark.parametrize("function", [*PATHS, qdelta_rule_reference])
 def test_no_tokens_leave_the_state_alone(function):
     x = tokens(T=0)
+    before = x.state.clone()
     o, state = x.call(function)
     assert o.shape == x.v.shape
     assert torch.equal(state, x.state)
+    state.zero_()  # it is another tensor
+    assert torch.equal(x.state, before)

@@ -169,3 +169,34 @@ def test_what_is_too_large_for_a_product_stays_behind_a_reset_and_in_its_future(
             assert all(torch.isfinite(y.grad).all() for y in x[:3]), function
     in_interpreter(torch.float32)
     assert triton(*later, scale=1.0)[0].flatten().tolist() == pytest.approx([1e20, 1.0])
+
+
+@pytest.mark.parametrize("C", [1, 2, 64])
+def test_what_overflows_stays_behind_a_reset_at_every_chunk_size(C):
+    pair = lambda *values: torch.tensor(values).view(1, 2, 1, 1)
+    gates = lambda *values: torch.tensor(values).view(1, 2, 1)
+    x = (pair(1.0, 1e20), pair(1e20, 1.0), pair(1.0, 1.0), gates(0.0, -torch.inf), gates(1.0, 1.0), None)
+    o, state = chunk_qdelta_rule(*x, scale=1.0, output_final_state=True, chunk_size=C)
+    assert o.flatten().tolist() == pytest.approx([1e20, 1e20])
+    assert state.item() == 1
+    found = chunk_qdelta_diagnostics(*x, at=[0, 1], chunk_size=C)
+    assert found.state_norm.flatten().tolist() == pytest.approx([1e20, 1.0])
+    assert found.states.flatten().tolist() == pytest.approx([1e20, 1.0])
+    assert linear_attention(*x[:4], scale=1.0, chunk_size=C)[0].flatten().tolist() == pytest.approx([1e20, 1e20])
+    # What enters is too large to be read, and is forgotten before it is.
+    large = torch.full((1, 1, 1, 1), 1e30)
+    y = (pair(1e10, 1.0), pair(1e10, 1.0), pair(1.0, 1.0), gates(-torch.inf, 0.0), gates(1e-20, 1.0), None)
+    leaves = [z if z is None else z.requires_grad_() for z in y]
+    o, _ = chunk_qdelta_rule(*leaves, scale=1.0, initial_state=large, chunk_size=C)
+    assert o.flatten().tolist() == pytest.approx([1.0, 1.0])
+    assert all(z.isfinite().all() for z in torch.autograd.grad(o.sum(), [z for z in leaves if z is not None]))
+
+
+def test_a_memory_that_left_the_range_is_forgotten_where_a_chunk_ends():
+    pair = lambda *values: torch.tensor(values).view(1, 2, 1, 1)
+    gates = lambda *values: torch.tensor(values).view(1, 2, 1)
+    x = (pair(1.0, 1.0), pair(1.0, 1.0), pair(3e38, 1.0), gates(0.0, -torch.inf), gates(2.0, 1.0), None)
+    o, state = chunk_qdelta_rule(*x, scale=1.0, output_final_state=True, chunk_size=1)
+    assert o.flatten().tolist() == [torch.inf, 1.0]
+    assert state.item() == 1
+    assert chunk_qdelta_diagnostics(*x, chunk_size=1).state_norm.flatten().tolist() == [torch.inf, 1.0]

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from qdelta_analysis.learning import LayerConfig
+from qdelta_analysis.learning.layer import QDeltaLayer
 from qdelta_kernels import chunk_qdelta_rule, qdelta_rule, recurrent_qdelta_rule
 from tests.helpers import Tokens, relative_error, tokens
 
@@ -95,3 +97,53 @@ def test_forward_derivatives_of_the_chunk_form():
             jacobian = torch.autograd.functional.jacobian(of, half)
             expected = torch.einsum("btvhijk,ijk->btvh", jacobian, half)
             torch.testing.assert_close(torch.func.jvp(of, (half,), (half,))[1], expected)
+
+
+def entangled(function, x: torch.Tensor, **options) -> torch.Tensor:
+    """A function of one tensor that q, k, v and the gates are all made from."""
+    k, gate = x.tanh(), x.mean(-1)
+    o, state = function(
+        x, k, k.sin(), -gate.square(), gate.sigmoid(), (x * k).sum(-1).sigmoid(), output_final_state=True, **options
+    )
+    return size((o, state)).sin()
+
+
+def test_inputs_that_are_made_from_each_other():
+    """Nothing is gone through twice: q is k in the first, where o_2 has slopes 1.25 and 0.75 by hand."""
+    x, ones = torch.ones(1, 2, 1, 1, requires_grad=True), torch.ones(1, 2, 1, 1)
+    o, _ = qdelta_rule(x, x, ones, None, torch.full((1, 2, 1), 0.5), None, scale=1.0)
+    assert torch.autograd.grad(o.sum(), x, create_graph=True)[0].flatten().tolist() == [1.25, 0.75]
+    x = tokens(T=6, H=1, K=3).q.requires_grad_()
+    hessian = lambda function: torch.autograd.functional.hessian(lambda y: entangled(function, y), x)
+    expected = hessian(recurrent_qdelta_rule)
+    assert relative_error(hessian(qdelta_rule), expected) <= 1e-12
+    for cut in ({}, {"cu_seqlens": torch.tensor([0, 2, 6])}):
+        slopes = [
+            torch.autograd.grad(entangled(qdelta_rule, x, **cut), x, create_graph=again)[0] for again in (False, True)
+        ]
+        assert relative_error(*slopes) <= 1e-12
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="in Triton's interpreter")
+def test_nor_is_it_in_the_kernels():
+    x = tokens(T=6, H=1, K=3).q.float().requires_grad_()
+    found = [
+        torch.autograd.grad(entangled(qdelta_rule, x, backend="triton"), x, create_graph=again)[0]
+        for again in (False, True)
+    ]
+    assert relative_error(*found) <= 1e-5
+
+
+def test_a_layer_whose_decay_is_made_from_its_other_inputs():
+    torch.manual_seed(0)
+    layer = QDeltaLayer(LayerConfig(8, 2, 4, 4, norm_compensation=True)).double()
+    x, weights = torch.randn(2, 9, 8).double(), list(layer.parameters())
+    slopes = [torch.autograd.grad(layer(x).sin().sum(), weights, create_graph=again) for again in (False, True)]
+    for once, again in zip(*slopes, strict=True):
+        assert relative_error(again, once) <= 1e-12
+
+
+def test_no_tokens_pass_the_state_on():
+    x = tokens(T=0).requiring_grad()
+    (found,) = torch.autograd.grad(x.call(qdelta_rule)[1].sum(), x.state, create_graph=True)
+    assert (found == 1).all()

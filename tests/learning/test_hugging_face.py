@@ -244,7 +244,10 @@ def test_outputs_are_as_in_other_models(tmp_path):
     assert [h.shape for h in out.hidden_states] == [(2, 10, 24)] * 3
     assert torch.equal(out.hidden_states[0], hub.get_input_embeddings()(ids))
     assert torch.equal(hub.get_output_embeddings()(out.hidden_states[-1]), out.logits)
-    assert torch.equal(hub(inputs_embeds=out.hidden_states[0]).logits, out.logits)
+    embedded = out.hidden_states[0]
+    assert torch.equal(hub(inputs_embeds=embedded).logits, out.logits)
+    going_on = {"max_new_tokens": 3, "do_sample": False}
+    assert torch.equal(hub.generate(inputs_embeds=embedded, **going_on), hub.generate(ids, **going_on)[:, 10:])
     assert torch.equal(hub(ids, logits_to_keep=3).logits, out.logits[:, -3:])
     assert torch.equal(hub(ids, return_dict=False)[0], out.logits)
     expected = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import sequence_bounds
+from ..autocast import outside_autocast
 from ..recurrent import differentiable_gradients
 from .chunk import Call, Prepared, chunk_backward, chunk_forward, padded
 from .decode import decode_kernel
@@ -104,6 +105,7 @@ def _save(ctx, inputs, output):
     ctx.mark_non_differentiable(*output[2:])
 
 
+@outside_autocast
 def _differentiate(ctx, do, dfinal, *_):
     q, k, v, g, beta, lam, initial, cu_seqlens, *prepared = ctx.saved_tensors
     inputs = (q, k, v, g, beta, lam, initial)
