@@ -55,6 +55,7 @@ def places(name: str, chosen: Any, size: int) -> list[int]:
     for what is no whole number, and for no place at all.
     """
     found: list[Any]
+    chosen = plain(chosen)
     if isinstance(chosen, slice):
         try:
             found = list(range(size)[chosen])
@@ -64,7 +65,7 @@ def places(name: str, chosen: Any, size: int) -> list[int]:
         found = [chosen]
     else:
         try:
-            found = list(chosen.tolist() if hasattr(chosen, "tolist") else chosen)
+            found = [plain(i) for i in chosen]
         except TypeError:
             found = [chosen]
     if not found or not all(is_whole(i) and -size <= i < size for i in found):
@@ -83,6 +84,11 @@ def require_room(what: str, wanted: int) -> None:
 def is_whole(value: Any) -> bool:
     """Return whether value is a whole number; True and False are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def plain(value: Any) -> Any:
+    """Return the number, or the list of numbers, that an array or a tensor holds; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _memory() -> float:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from qdelta_kernels import chunk_qdelta_rule, recurrent_qdelta_rule
 from qdelta_kernels.arguments import check_arguments
-from qdelta_kernels.chunkwise import Intra, blocks, chunk_layout, prepare_chunks
+from qdelta_kernels.chunkwise import Intra, blocks, chunk_layout, decayed, prepare_chunks
+from qdelta_kernels.diagnostics import length
 
 from .checks import require_all, require_count
 from .inputs import QDeltaInputs
+from .scaled import ratio
 from .threads import one_thread
 
 FORMS: tuple[Intra, ...] = get_args(Intra)
@@ -53,7 +55,7 @@ def chunk_matrices(inputs: QDeltaInputs, start: int = 0, C: int = 64) -> xr.Data
     decay, inverse, readout = (x.flatten(1, 2) for x in (c.decay, c.inverse, c.readout()))
     t = cut.transition()
     x, k, beta = t.x.transpose(1, 2), t.k.transpose(1, 2), t.beta.transpose(1, 2)
-    erase = (beta[..., None] * decay * (x @ k.mT)).tril(-1)
+    erase = (beta[..., None] * decayed(x @ k.mT, decay)).tril(-1)
     found = {"decay": decay, "erase": erase, "inverse": inverse, "readout": readout}
     dims = ("batch", "head", "i", "j")
     tokens = np.arange(start, start + C)
@@ -74,7 +76,8 @@ def chunk_deviation(
 
     Dims (form, lam, chunk_size) and (form, lam, chunk_size, time), float64. The form "recurrence" is equal up to
     rounding; "released" has the transpose in x and k of the authors' released kernels (`chunk_qdelta_rule` says more).
-    Every lam in `lams` replaces the inputs' own. Where the recurrence's outputs vanish, 0 if the others do.
+    Every lam in `lams` replaces the inputs' own. Where the recurrence's outputs vanish, 0 if the others do, else
+    inf; NaN where the memory leaves the range.
 
     Raises ValueError for a lam outside [0, 2], a chunk size below 1, or inputs without tokens.
     """
@@ -85,12 +88,12 @@ def chunk_deviation(
     require_count("inputs.T", inputs.T, 1)
     arguments = _with_lams(inputs.to(torch.float64), torch.as_tensor(lams))
     reference = recurrent_qdelta_rule(**arguments)[0]
-    squares = lambda form, C: _squares(_outputs(arguments, form, C) - reference, len(lams))
-    difference = torch.stack([torch.stack([squares(form, C) for C in sizes], dim=1) for form in FORMS])
-    size = _squares(reference, len(lams))[:, None]
+    distances = lambda form, C: _sizes(_outputs(arguments, form, C) - reference, len(lams))
+    difference = torch.stack([torch.stack([distances(form, C) for C in sizes], dim=1) for form in FORMS])
+    size = _sizes(reference, len(lams))[:, None]
     dims = ("form", "lam", "chunk_size")
     variables = {
-        "deviation": (dims, _ratio(difference.sum(-1), size.sum(-1)), {"long_name": "||o' - o|| / ||o||"}),
+        "deviation": (dims, _ratio(length(difference)[0], length(size)[0]), {"long_name": "||o' - o|| / ||o||"}),
         "by_token": ((*dims, "time"), _ratio(difference, size), {"long_name": "||o'_t - o_t|| / ||o_t||"}),
     }
     coordinates = {"form": list(FORMS), "lam": lams, "chunk_size": sizes, "time": np.arange(inputs.T)}
@@ -110,10 +113,11 @@ def _with_lams(inputs: QDeltaInputs, lams: Tensor) -> dict[str, Any]:
     return {**arguments, "q": inputs.q, "k": inputs.k, "lam": lam, "initial_state": state}
 
 
-def _squares(o: Float[Tensor, "B T H_lams V"], n: int) -> Float[Tensor, "lams T"]:
-    """Return ||o_t||^2 over the heads of each of n lams."""
-    return o.square().sum(-1).unflatten(2, (-1, n)).sum((0, 2)).T
+def _sizes(o: Float[Tensor, "B T H_lams V"], n: int) -> Float[Tensor, "lams T"]:
+    """Return ||o_t|| over the sequences and heads of each of n lams."""
+    return length(o.unflatten(2, (-1, n)).permute(3, 1, 0, 2, 4).flatten(2))[0]
 
 
 def _ratio(difference: Tensor, size: Tensor) -> np.ndarray:
-    return (difference / torch.where(size > 0, size, 1)).sqrt().cpu().numpy()
+    found = ratio(torch, difference, size)
+    return found.masked_fill(~(difference.isfinite() & size.isfinite()), torch.nan).cpu().numpy()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import SupportsIndex
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
-from .checks import require_count
+from qdelta_kernels.diagnostics import length
+
 from .inputs import QDeltaInputs
-from .tracing import trace
+from .scaled import ratio
+from .tracing import snapshot_tokens, trace
 
 # What `evolve` adds to the variables of `trace`.
 MEANINGS = {
@@ -43,7 +47,7 @@ def feedbacks(inputs: QDeltaInputs, lam: Sequence[float], *, scaled: bool = Fals
     return found
 
 
-def evolve(memories: Mapping[str, QDeltaInputs], snapshots: int | Sequence[int] = 96) -> xr.Dataset:
+def evolve(memories: Mapping[str, QDeltaInputs], snapshots: SupportsIndex | Iterable[SupportsIndex] = 96) -> xr.Dataset:
     """Follow several memories through the same tokens, for them to be compared.
 
     Args:
@@ -55,9 +59,11 @@ def evolve(memories: Mapping[str, QDeltaInputs], snapshots: int | Sequence[int] 
     Returns:
         The dataset of `trace` without batch and head, with a dim `memory` first, the variables in `MEANINGS`, and
         means over a 32nd of the tokens around each, the attribute `window`, of those in `AVERAGED`.
-        The share ||S u||^2 / (||S||_F^2 ||u||^2) lies in [0, 1], is 1/K on average over directions u, and 0 for S = 0.
+        The share ||S u||^2 / (||S||_F^2 ||u||^2) lies in [0, 1], is 1/K on average over directions u, 0 for S = 0, and
+        NaN where the memory has left its range.
 
-    Raises ValueError for no memory, more than one sequence or head, shapes that differ, or no token.
+    Raises ValueError for no memory, more than one sequence or head, shapes that differ, no token, or a snapshot that is
+    no token of the longest.
     """
     if not memories:
         raise ValueError("memories are none; expected at least one, under its name.")
@@ -71,15 +77,15 @@ def evolve(memories: Mapping[str, QDeltaInputs], snapshots: int | Sequence[int] 
     longest = max(memories.values(), key=lambda x: x.T)
     if longest.T < 1:
         raise ValueError("memories have T = 0 tokens; expected at least 1.")
-    if isinstance(snapshots, int):
-        require_count("snapshots", snapshots, 1)
-        count = min(snapshots, longest.T)
-        snapshots = [round(longest.T * (i + 1) / count) - 1 for i in range(count)]
-    runs = [_run(x, [t for t in snapshots if t < x.T]) for x in memories.values()]
+    at = snapshot_tokens(snapshots, longest, least=1)
+    runs = [_run(x, [t for t in at if t < x.T]) for x in memories.values()]
     found = xr.concat(runs, "memory", join="outer", combine_attrs="drop_conflicts")
     window = max(1, longest.T // _WINDOWS)
-    around = {name: found[name].rolling(time=window, center=True, min_periods=1).mean() for name in AVERAGED}
-    means = {f"{name}_mean": mean.where(found[name].notnull()) for name, mean in around.items()}
+    rolling = found[list(AVERAGED)].astype(np.float64).rolling(time=window, center=True, min_periods=1)
+    around = rolling.mean()  # in float64, whose range has room for the sums
+    means = {
+        f"{name}_mean": around[name].astype(x.dtype).where(x.notnull()) for name, x in found[list(AVERAGED)].items()
+    }
     return found.assign(means).assign_coords(memory=np.array(list(memories))).assign_attrs(window=window)
 
 
@@ -87,14 +93,22 @@ def _run(inputs: QDeltaInputs, snapshots: Sequence[int]) -> xr.Dataset:
     """Trace one memory, and add how much of its energy is read and where the reads point."""
     inputs = inputs.wide()
     found = trace(inputs, snapshots).isel(batch=0, head=0, drop=True)
-    start = 0.0 if inputs.initial_state is None else float(inputs.initial_state.norm())
-    norms = np.concatenate([[start], found.state_norm.values[:-1]])
-    before = inputs.alpha[0, :, 0].cpu().numpy() * norms  # ||alpha_t S_{t-1}||_F
+    start = 0.0 if inputs.initial_state is None else _length(inputs.initial_state.flatten())
+    norms = np.append(start, found.state_norm.values[:-1])
+    norms[~np.isfinite(norms)] = np.nan
+    alpha = inputs.alpha[0, :, 0].double().cpu().numpy()
+    before = np.where(alpha > 0, alpha * norms, 0)  # ||alpha_t S_{t-1}||_F
     added = {}
     for name, read, by in (("key", "key_retrieval", inputs.k), ("query", "query_prediction", inputs.q)):
-        most = before * by[0, :, 0].norm(dim=-1).cpu().numpy()
-        added[f"{name}_energy"] = np.where(most > 0, found[read].values / np.where(most > 0, most, 1), 0) ** 2
+        size = _length(by[0, :, 0])
+        # The larger first, so that all stays in range.
+        part = ratio(np, found[read].values.astype(np.float64), np.maximum(before, size))
+        added[f"{name}_energy"] = np.minimum(ratio(np, part, np.minimum(before, size)), 1) ** 2
     vanishes = (found.key_retrieval == 0) | (found.query_prediction == 0)
     angle = np.degrees(np.arccos(found.cosine.clip(-1, 1)))
     added["angle"] = angle.where(~vanishes).values
     return found.assign({name: ("time", values, {"long_name": MEANINGS[name]}) for name, values in added.items()})
+
+
+def _length(x: Tensor) -> np.ndarray:
+    return length(x.double())[0].cpu().numpy()

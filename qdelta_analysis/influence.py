@@ -19,7 +19,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal, get_args
+from typing import Literal, SupportsIndex, get_args
 
 import numpy as np
 import torch
@@ -30,10 +30,13 @@ from torch import Tensor
 from qdelta_kernels import recurrent_qdelta_rule
 from qdelta_kernels.arguments import check_arguments
 from qdelta_kernels.autocast import outside_autocast
-from qdelta_kernels.chunkwise import Chunks, blocks, chunk_layout, prepare_chunks
+from qdelta_kernels.chunkwise import Chunks, blocks, chunk_layout, decayed, prepare_chunks
+from qdelta_kernels.diagnostics import length
 
+from .checks import is_whole, plain
 from .inputs import QDeltaInputs
 from .readouts import read_thrice
+from .scaled import ratio
 from .threads import one_thread
 
 Target = Literal["o", "v_hat", "o_hat"]
@@ -61,8 +64,8 @@ def exact(
 
     Args:
         inputs: the tokens; computed in float64 where they are, else in float32.
-        rows: the readouts i, a slice of tokens (None: all).
-        columns: the written values j, a slice of tokens (None: all).
+        rows: the readouts i, a slice of tokens (None: all); its places are those of `QDeltaInputs.tokens`.
+        columns: the written values j, likewise.
         of: which readouts: "o", "v_hat", "o_hat".
         most_bytes: refuse a result that is larger.
 
@@ -93,7 +96,7 @@ def heuristic(
     return _labelled(inputs, rows, columns, of, most_bytes, erase=False)
 
 
-def row(inputs: QDeltaInputs, i: int, *, of: Sequence[Target] = TARGETS) -> xr.Dataset:
+def row(inputs: QDeltaInputs, i: SupportsIndex, *, of: Sequence[Target] = TARGETS) -> xr.Dataset:
     """Return the influence of every past value on the readouts at token i, without the matrix.
 
     One backward pass of a covector through the recurrence. Result as that of `exact`, dims (batch, head, source).
@@ -102,7 +105,7 @@ def row(inputs: QDeltaInputs, i: int, *, of: Sequence[Target] = TARGETS) -> xr.D
     return exact(inputs, slice(at, at + 1), slice(0, at + 1), of=of).isel(time=0)
 
 
-def column(inputs: QDeltaInputs, j: int, *, of: Sequence[Target] = TARGETS) -> xr.Dataset:
+def column(inputs: QDeltaInputs, j: SupportsIndex, *, of: Sequence[Target] = TARGETS) -> xr.Dataset:
     """Return the influence of the value at token j on every readout from there on, without the matrix.
 
     One forward pass of the unit written at j. Result as that of `exact`, dims (batch, head, time).
@@ -142,8 +145,8 @@ def check(inputs: QDeltaInputs) -> xr.Dataset:
     errors = {}
     for name, looped in _token_loop(inputs).items():
         built = torch.as_tensor(M[name].values).to(v) @ v + torch.as_tensor(w[name].values).to(v) @ S_0
-        size = looped.norm(dim=(-2, -1))
-        error = (built - looped).norm(dim=(-2, -1)) / torch.where(size > 0, size, 1)
+        size = lambda x: length(torch.nn.functional.pad(x.flatten(2), (0, 1)))[0]  # a zero: there may be no token
+        error = ratio(torch, size(built - looped), size(looped))
         errors[name] = (("batch", "head"), error.cpu().numpy(), {"long_name": f"relative error of {MEANINGS[name]}"})
     return xr.Dataset(errors, attrs=dict(M.attrs))
 
@@ -284,7 +287,7 @@ def _parts(c: Chunks, of: tuple[Target, ...], erase: bool) -> tuple[Tensor, Tens
     U = c.inverse * beta.mT if erase else torch.diag_embed(c.beta)
     write = U.mT @ (c.to_end[..., None] * k)
     erased = start * (k + c.lam[..., None] * q) if erase else torch.zeros_like(write)
-    readout, retrieval = c.readout(), c.decay * c.gram[:, :, None, c.C :]
+    readout, retrieval = c.readout(), decayed(c.gram[:, :, None, c.C :], c.decay)
     weights = {"o": (readout, q), "o_hat": (readout.tril(-1), q), "v_hat": (retrieval.tril(-1), k)}
     local = torch.stack([weights[name][0] @ U for name in of]) if of else U.new_zeros(0, *U.shape)
     reads = torch.stack([start * weights[name][1] for name in of]) if of else U.new_zeros(0, *write.shape)
@@ -305,15 +308,23 @@ def _targets(of: Sequence[Target]) -> tuple[Target, ...]:
 def _tokens(name: str, tokens: slice | None, T: int) -> range:
     if tokens is None:
         return range(T)
-    if not isinstance(tokens, slice) or tokens.step not in (None, 1):
-        raise ValueError(f"{name} is {tokens!r}; expected a slice of tokens, with step 1, or None for all.")
-    return range(T)[tokens]
+    start, stop, step = (plain(getattr(tokens, end, ())) for end in ("start", "stop", "step"))
+    start, stop, step = 0 if start is None else start, T if stop is None else stop, 1 if step is None else step
+    if all(is_whole(at) and -T <= at <= T for at in (start, stop)) and is_whole(step) and step == 1:
+        found = range(*slice(start, stop).indices(T))
+        if found.start <= found.stop:
+            return found
+    raise ValueError(
+        f"{name} is {tokens!r}; expected a slice of tokens, with step 1, from one place to a later one of -T = {-T} to "
+        f"T = {T}, or None for all."
+    )
 
 
-def _token(name: str, token: int, T: int) -> int:
-    if not isinstance(token, int | np.integer) or not 0 <= token < T:
+def _token(name: str, token: SupportsIndex, T: int) -> int:
+    at = plain(token)
+    if not is_whole(at) or not 0 <= at < T:
         raise ValueError(f"{name} is {token!r}; expected a token from 0 to T - 1 = {T - 1}.")
-    return int(token)
+    return int(at)
 
 
 def _dataset(

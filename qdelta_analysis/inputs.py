@@ -16,7 +16,7 @@ from qdelta_kernels import qdelta_rule
 from qdelta_kernels.arguments import check_arguments
 from qdelta_kernels.autocast import outside_autocast
 
-from .checks import places, require_count
+from .checks import places, plain, require_count
 from .files import read_tensors, write_tensors
 from .transition import Transition
 
@@ -158,7 +158,7 @@ class QDeltaInputs:
         Both count from the end where they are negative; stop None is T, and with stop = start no token is left.
         Raises ValueError for a place outside -T to T, or a stop before the start.
         """
-        T = self.T
+        T, start, stop = self.T, plain(start), plain(stop)
         for name, at in (("start", start), ("stop", T if stop is None else stop)):
             require_count(name, at, -T, T)
         first, end, _ = slice(start, stop).indices(T)

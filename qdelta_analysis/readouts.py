@@ -16,11 +16,13 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from qdelta_kernels import qdelta_rule
+from qdelta_kernels import qdelta_rule, recurrent_qdelta_rule
 from qdelta_kernels.autocast import outside_autocast
+from qdelta_kernels.diagnostics import length
 
 from .checks import require_count
 from .inputs import QDeltaInputs
+from .scaled import ratio
 from .threads import one_thread
 
 _DIMS = ("batch", "time", "head", "value")
@@ -59,11 +61,12 @@ def predict(inputs: QDeltaInputs) -> xr.Dataset:
 
         v_hat_t = alpha_t S_{t-1} k_t,    o_hat_t = alpha_t S_{t-1} q_t,    o_t = S_t q_t
 
-    Dims (batch, time, head, value); float64 inputs give float64, all others float32.
+    Dims (batch, time, head, value); float64 inputs give float64, all others float32. Where the memory leaves that range
+    it is followed in float64, and inf and NaN stand for what the result does not hold.
     Source: Q-Delta (arXiv 2606.08804).
     """
     inputs = inputs.wide()
-    o_hat, v_hat, o = read_thrice(inputs, qdelta_rule)
+    o_hat, v_hat, o = (x.to(inputs.v.dtype) for x in _reads(inputs))
     meanings = {
         "v_hat": "alpha S k before the write",
         "o_hat": "alpha S q before the write",
@@ -75,6 +78,19 @@ def predict(inputs: QDeltaInputs) -> xr.Dataset:
     coordinates = {name: np.arange(size) for name, size in zip(_DIMS, sizes, strict=True)}
     made_by = f"qdelta_analysis.readouts {version('qdelta')}, torch {torch.__version__}"
     return xr.Dataset(variables, coordinates, {**inputs.metadata, "made_by": made_by})
+
+
+def _reads(inputs: QDeltaInputs) -> tuple[Float[Tensor, "B T H V"], ...]:
+    """Return o_hat, v_hat and o in the inputs' precision or, where the memory leaves that range, in float64.
+
+    Where it leaves that too, token by token: a chunk in which it overflows takes the tokens before along.
+    """
+    found = read_thrice(inputs, qdelta_rule)
+    if all(x.isfinite().all() for x in found):
+        return found
+    if inputs.q.dtype == torch.float64:
+        return read_thrice(inputs, recurrent_qdelta_rule)
+    return _reads(inputs.to(torch.float64))
 
 
 @one_thread()
@@ -92,7 +108,9 @@ def compare(predicted: xr.Dataset, *, rank: int = 8, bins: int = 40) -> xr.Datas
         median of ||o_hat|| / ||v_hat||; `angle` (pair), the principal angles between the two subspaces in degrees,
         rising; `energy_v_hat` and `energy_o_hat`, the share of the sum of squares that the subspaces hold. And what
         chance gives: `chance` (quantile, pair), of the angles between uniformly random subspaces of that dimension.
-        Tokens at which v_hat or o_hat vanishes have no direction and are left out.
+        Tokens at which v_hat or o_hat vanishes have no direction and are left out. NaN stands for what is not there:
+        cosines where no token is left, angles where v_hat or o_hat spans fewer than r dimensions, the energy of zeros,
+        and all of a head that is not finite.
 
     Raises ValueError for a rank that is none of 1 to V, or fewer than one bin.
     """
@@ -103,16 +121,18 @@ def compare(predicted: xr.Dataset, *, rank: int = 8, bins: int = 40) -> xr.Datas
     edges = np.linspace(-1, 1, bins + 1)
     rows: list[dict[str, np.ndarray | float]] = []
     for a, b in zip(v_hat.reshape(len(v_hat), -1, V), o_hat.reshape(len(o_hat), -1, V), strict=True):
-        sizes = np.linalg.norm(a, axis=-1), np.linalg.norm(b, axis=-1)
-        some = (sizes[0] > 0) & (sizes[1] > 0)
-        cosine = ((a * b).sum(-1)[some] / (sizes[0] * sizes[1])[some]).clip(-1, 1)
         (one, held_one), (other, held_other) = _subspace(a, rank), _subspace(b, rank)
+        (size_a, way_a), (size_b, way_b) = ((x.numpy() for x in length(torch.as_tensor(x))) for x in (a, b))
+        some = (size_a > 0) & (size_b > 0) & np.isfinite(a).all() & np.isfinite(b).all()
+        cosine = (way_a * way_b).sum(-1)[some].clip(-1, 1)
+        with np.errstate(over="ignore"):
+            times = size_b[some] / size_a[some]
         rows.append(
             {
-                "density": np.histogram(cosine, edges)[0] / max(1, len(cosine)) / (edges[1] - edges[0]),
+                "density": np.histogram(cosine, edges, density=True)[0] if len(cosine) else np.full(bins, np.nan),
                 "mean_cosine": cosine.mean() if len(cosine) else np.nan,
-                "ratio": float(np.median(sizes[1][some] / sizes[0][some])) if len(cosine) else np.nan,
-                "angle": principal_angles(one, other),
+                "ratio": float(np.median(times)) if len(cosine) else np.nan,
+                "angle": np.full(rank, np.nan) if one is None or other is None else principal_angles(one, other),
                 "energy_v_hat": held_one,
                 "energy_o_hat": held_other,
             }
@@ -137,11 +157,15 @@ def principal_angles(one: Float[np.ndarray, "*B V r"], other: Float[np.ndarray, 
     return np.degrees(np.where(cosines > np.sqrt(0.5), np.arcsin(sines), np.arccos(cosines)))
 
 
-def _subspace(x: Float[np.ndarray, "N V"], rank: int) -> tuple[Float[np.ndarray, "V r"], float]:
-    """Return the first right singular vectors of x, and their share of its sum of squares."""
-    values, vectors = np.linalg.eigh(x.T @ x)
-    total = values.sum()
-    return vectors[:, ::-1][:, :rank], float(values[::-1][:rank].sum() / total) if total > 0 else np.nan
+def _subspace(x: Float[np.ndarray, "N V"], rank: int) -> tuple[Float[np.ndarray, "V r"] | None, float]:
+    """Return the first right singular vectors of x, None where it has fewer, and their share of its sum of squares."""
+    largest = np.abs(x).max(initial=0)
+    if largest == 0 or not np.isfinite(largest):
+        return None, np.nan
+    _, values, vectors = np.linalg.svd(np.linalg.qr(x / largest, mode="r"), full_matrices=False)
+    spanned = int((values > max(x.shape) * np.finfo(np.float64).eps * values[0]).sum())
+    held = float((values[:rank] ** 2).sum() / (values**2).sum())
+    return vectors[:rank].T if rank <= spanned else None, held
 
 
 @cache
@@ -159,19 +183,17 @@ def shares(inputs: QDeltaInputs) -> xr.Dataset:
 
     By head: `erased`, the query's share in what a write takes back, sum_t ||beta lam o_hat|| over
     sum_t ||beta v_hat|| + ||beta lam o_hat||; `changed`, ||o - o'|| / ||o|| with o' the outputs of the same tokens at
-    lam = 0, which is Gated DeltaNet's rule.
+    lam = 0, which is Gated DeltaNet's rule. Computed in float64; 0 where nothing is taken back or read, NaN where
+    the memory leaves that range.
     """
-    with_feedback, without = predict(inputs), predict(inputs.with_lam(0.0))
-    size = lambda x: np.linalg.norm(x.values.astype(np.float64), axis=-1)
-    beta, lam = (_double(x) for x in (inputs.beta, inputs.lam))
-    query, key = (beta * lam * size(with_feedback.o_hat)).sum((0, 1)), (beta * size(with_feedback.v_hat)).sum((0, 1))
-    difference = size(with_feedback.o - without.o)
-    total = np.sqrt((size(with_feedback.o) ** 2).sum((0, 1)))
-    changed = np.sqrt((difference**2).sum((0, 1)))
-    share = lambda x, of: np.divide(x, of, out=np.zeros_like(x), where=of > 0)
-    found = {"erased": share(query, query + key), "changed": share(changed, total)}
-    return xr.Dataset({name: (("head",), x) for name, x in found.items()}, {"head": np.arange(inputs.H)})
-
-
-def _double(x: Tensor) -> np.ndarray:
-    return x.double().cpu().numpy()
+    inputs = inputs.to(torch.float64)
+    (o_hat, v_hat, o), (*_, without) = _reads(inputs), _reads(inputs.with_lam(0.0))
+    by_head = lambda x: torch.nn.functional.pad(x.transpose(0, 2).flatten(1), (0, 1))  # a zero: there may be no token
+    query, key = by_head(inputs.beta * inputs.lam * length(o_hat)[0]), by_head(inputs.beta * length(v_hat)[0])
+    unit = torch.maximum(query, key).amax(1, keepdim=True)
+    query, key = ((x / torch.where(unit > 0, unit, 1)).sum(1) for x in (query, key))
+    changed, read = length(by_head(o - without))[0], length(by_head(o))[0]
+    changed = torch.where(changed.isfinite(), changed, torch.nan)
+    found = {"erased": ratio(torch, query, query + key), "changed": ratio(torch, changed, read)}
+    variables = {name: (("head",), x.cpu().numpy()) for name, x in found.items()}
+    return xr.Dataset(variables, {"head": np.arange(inputs.H)})

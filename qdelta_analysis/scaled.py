@@ -70,6 +70,11 @@ def shifted(xp: Any, x: Any, e: Any) -> Any:
     return x * xp.ldexp(one, half) * xp.ldexp(one, e - half)
 
 
+def ratio(xp: Any, x: Any, of: Any) -> Any:
+    """Return x / of, 0 where both are 0."""
+    return x / xp.where((x == 0) & (of == 0), xp.ones_like(of), of)
+
+
 def root(xp: Any, x: Any) -> Any:
     """Return sqrt(x), whose gradient at 0 is 0 here."""
     positive = x > 0

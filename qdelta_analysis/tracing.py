@@ -16,7 +16,7 @@ from torch import Tensor
 from qdelta_kernels import Diagnostics, chunk_qdelta_diagnostics
 from qdelta_kernels.gpu import triton_suits
 
-from .checks import is_whole, require_count, require_room
+from .checks import is_whole, plain, require_count, require_room
 from .inputs import QDeltaInputs
 
 # Per-token variables: their meaning, as the dataset states it.
@@ -63,7 +63,7 @@ def trace(
     """
     if backend not in ("auto", "torch", "triton"):
         raise ValueError(f"backend is {backend!r}; expected 'auto', 'torch' or 'triton'.")
-    at = _snapshot_tokens(snapshots, inputs)
+    at = snapshot_tokens(snapshots, inputs)
     if backend == "auto":
         backend = "triton" if triton_suits(inputs.q, inputs.v) else "torch"
     elif backend == "triton" and torch.cuda.is_available():
@@ -138,15 +138,16 @@ def _finite(found: Diagnostics) -> Tensor:
     return torch.stack([getattr(found, name).isfinite() for name in _FOLLOWED]).all(0)
 
 
-def _snapshot_tokens(snapshots: Any, inputs: QDeltaInputs) -> list[int]:
-    T = inputs.T
+def snapshot_tokens(snapshots: Any, inputs: QDeltaInputs, least: int = 0) -> list[int]:
+    """Return after which tokens the state is kept; raise ValueError for a count below `least`, or as `trace` does."""
+    T, snapshots = inputs.T, plain(snapshots)
     if isinstance(snapshots, Iterable):
-        tokens = list(snapshots)
+        tokens = [plain(t) for t in snapshots]
         if not all(is_whole(t) and 0 <= t < T for t in tokens):
             raise ValueError(f"snapshots is {tokens}; expected tokens from 0 to T - 1 = {T - 1}.")
         at = sorted({int(t) for t in tokens})
     else:
-        require_count("snapshots", snapshots, 0)
+        require_count("snapshots", snapshots, least)
         n = min(int(snapshots), T)
         at = [round(T * (i + 1) / n) - 1 for i in range(n)]
     # The states, turned as in the paper, and a copy for their decompositions.

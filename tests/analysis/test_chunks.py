@@ -96,6 +96,30 @@ def test_it_departs_by_the_published_amounts(seed):
     np.testing.assert_allclose(found, [0.024, 0.070, 0.12, 0.24], rtol=0.08)
 
 
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1e170, 1e300])
+def test_deviations_do_not_depend_on_the_size_of_the_values(size):
+    x = generators.isotropic(T=16, K=4, V=4).to(torch.float64)
+    scaled = QDeltaInputs(x.q, x.k, size * x.v, x.g, x.beta, x.lam)
+    one, other = (chunks.chunk_deviation(y, [0.5, 1], [1, 5, 16]) for y in (x, scaled))
+    for name in one:
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-9, atol=1e-14, err_msg=name)
+    assert one.deviation[1, :, 1:].min() > 0.1
+
+
+def test_beyond_its_range_a_deviation_is_not_known():
+    x = generators.isotropic(T=1600, K=4, V=4, beta=1.8, lam=1.8)
+    found = chunks.chunk_deviation(x, 1.8, 64)
+    assert found.deviation.isnull().all()
+    assert (found.by_token.sel(form="recurrence")[..., :1000] < 1e-6).all()
+    assert found.by_token[..., -1].isnull().all()
+
+
+def test_what_a_reset_forgot_is_not_found_however_large_the_keys():
+    x = drawn(T=6)
+    reset = QDeltaInputs(x.q, 1e160 * x.k, x.v, torch.full_like(x.g, -torch.inf), x.beta, x.lam)
+    assert not chunks.chunk_matrices(reset, 0, 6).erase.any()
+
+
 def test_outputs_that_vanish_deviate_by_nothing():
     x = drawn(T=10)
     x = QDeltaInputs(x.q, x.k, torch.zeros_like(x.v), x.g, x.beta, x.lam)

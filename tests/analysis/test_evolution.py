@@ -96,6 +96,62 @@ def test_what_cannot_be_compared_is_refused(memories, sentence):
         evolution.evolve(memories)
 
 
+def scaled(x: QDeltaInputs, size: float, state: torch.Tensor, **changed) -> QDeltaInputs:
+    arguments = x.arguments() | {"v": size * x.v, "initial_state": size * state.to(x.v)} | changed
+    return QDeltaInputs(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes"), [(torch.float32, [1e-30, 1e-20, 1e20, 1e30]), (torch.float64, [1e-300, 1e-170, 1e170, 1e300])]
+)
+def test_energies_do_not_depend_on_the_size_of_the_memory(dtype, sizes):
+    x = generators.isotropic(T=9, K=4, V=4).to(dtype)
+    state = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    memories = {str(size): scaled(x, size, state) for size in [1, *sizes]}
+    evolved = evolution.evolve(memories)
+    np.testing.assert_allclose(evolved.key_energy[0, :3], [0.3210, 0.2515, 0.0919], atol=5e-5)
+    for name in ("key_energy", "query_energy", "key_energy_mean"):
+        np.testing.assert_allclose(evolved[name], evolved[name][:1].values.repeat(5, 0), rtol=1e-4, err_msg=name)
+
+
+def test_energies_of_the_smallest_and_largest_keys():
+    x = generators.isotropic(T=9, K=4, V=4).with_lam(0.0)
+    state = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    small, large = (scaled(x, 1, state, k=size * x.k) for size in (1e-23, 1e20))
+    evolved = evolution.evolve({"small": small, "large": large})
+    np.testing.assert_allclose(evolved.key_energy[:, 0], 0.32099, atol=5e-5)
+    assert (evolved.key_energy.sel(memory="small") > 0.1).all()
+    assert evolved.key_energy.sel(memory="large")[2:].isnull().all()  # the memory has left float32
+
+
+def test_an_energy_is_no_more_than_all_of_it():
+    for seed in range(8):
+        x = generators.repeated_keys(T=64, K=3, V=1, distinct=1, beta=1.0, lam=0.0, seed=seed)
+        assert float(evolution.evolve({"a": x}).key_energy.max()) <= 1
+
+
+def test_running_means_of_what_is_nearly_out_of_range():
+    x = generators.isotropic(T=70, K=4, V=4)
+    large = evolution.evolve({"a": scaled(x, 1e38, torch.zeros(1, 1, 4, 4))})
+    assert np.isfinite(large.key_retrieval_mean).all()
+    assert large.key_retrieval_mean.dtype == np.float32
+
+
+@pytest.mark.parametrize("count", [np.int64(4), np.array(4), torch.tensor(4)], ids=["number", "array", "tensor"])
+def test_a_count_of_snapshots_may_be_numpy_s_or_torch_s(count):
+    evolved = evolution.evolve({"a": INPUTS.tokens(0, 8)}, count)
+    assert evolved.snapshot.values.tolist() == [1, 3, 5, 7]
+    for tokens in ([count], np.array([4]), torch.tensor([4]), range(4, 5)):
+        assert evolution.evolve({"a": INPUTS}, tokens).snapshot.values.tolist() == [4]
+
+
+@pytest.mark.parametrize("snapshots", [0, True, 2.0, torch.tensor(2.0), np.array(True), [70], [-1], [1.5]])
+@pytest.mark.usefixtures("as_users_call")
+def test_what_is_no_snapshot_is_refused(snapshots):
+    with pytest.raises(ValueError, match=r"^snapshots is .*; expected"):
+        evolution.evolve({"a": INPUTS}, snapshots)
+
+
 def test_long_series_keep_the_extremes_of_every_stretch():
     inputs = generators.random_gates(T=20_001, K=4, V=4)
     evolved = evolution.evolve({"a": inputs}, snapshots=8)

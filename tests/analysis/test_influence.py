@@ -135,6 +135,13 @@ def test_row_and_column_are_those_of_the_matrix():
             np.testing.assert_allclose(column[name], whole[name].sel(source=t, time=slice(t, None)), atol=1e-14)
 
 
+def test_places_may_be_numpy_s_or_torch_s():
+    x = inputs_of(T=9)
+    assert int(influence.row(x, torch.tensor(3)).time) == int(influence.row(x, np.int64(3)).time) == 3
+    part = influence.exact(x, slice(np.int64(2), torch.tensor(4)), slice(9, None))
+    assert (part.time.values.tolist(), part.sizes["source"]) == ([2, 3], 0)
+
+
 def test_a_row_of_a_long_sequence_is_the_gradient_in_the_values():
     """30,000 tokens: the matrix would have 9e8 numbers a head."""
     x = tokens(T=30_000, H=1, K=8, V=1, dtype=torch.float32)
@@ -174,6 +181,27 @@ def test_the_check_against_the_token_loop(inputs):
         assert (errors[name] < 1e-12).all()
 
 
+@pytest.mark.parametrize("size", [1e-170, 1e170])
+def test_the_check_does_not_depend_on_the_size_of_the_values(size, monkeypatch):
+    x = inputs_of(T=50)
+    scaled = QDeltaInputs(x.q, x.k, size * x.v, x.g, x.beta, x.lam, size * x.initial_state)
+    assert (influence.check(scaled).to_array() < 1e-12).all()
+    monkeypatch.setattr(influence, "exact", influence.heuristic)
+    wrong = influence.check(scaled)
+    for name, error in influence.check(x).items():
+        np.testing.assert_allclose(wrong[name], error, rtol=1e-9)
+
+
+@pytest.mark.parametrize("function", [influence.exact, influence.heuristic])
+def test_nothing_reaches_across_a_reset_however_large_the_keys(function):
+    x = inputs_of(T=6, B=1, H=1).to(torch.float32)
+    reset = QDeltaInputs(x.q, 1e20 * x.k, x.v, torch.full_like(x.g, -torch.inf), x.beta, x.lam)
+    found = function(reset)
+    assert not found.v_hat.any()
+    assert not found.o_hat.any()
+    np.testing.assert_allclose(found.o[0, 0], np.eye(6) * (x.beta * 1e20 * (x.q * x.k).sum(-1)).numpy()[0], rtol=1e-5)
+
+
 def test_the_check_can_fail(monkeypatch):
     monkeypatch.setattr(influence, "exact", influence.heuristic)
     assert (influence.check(inputs_of(T=50)).o > 0.01).all()
@@ -192,6 +220,21 @@ BAD = {
     "row": (lambda: influence.row(SOME, 10), "i is 10; expected a token from 0 to T - 1 = 9"),
     "column": (lambda: influence.column(SOME, -1), "j is -1; expected a token from 0 to T - 1 = 9"),
     "half a token": (lambda: influence.row(SOME, 1.5), "i is 1.5; expected a token"),
+    "a truth for a token": (lambda: influence.row(SOME, True), "i is True; expected a token from 0 to T - 1 = 9"),
+    "rows beyond": (
+        lambda: influence.exact(SOME, slice(99, 120)),
+        r"rows is slice\(99, 120, None\); expected .* T = 10",
+    ),
+    "columns beyond": (
+        lambda: influence.heuristic(SOME, None, slice(-11, 3)),
+        "columns is slice.*; expected .* -T = -10",
+    ),
+    "letters": (lambda: influence.initial(SOME, slice("a", "b")), r"rows is slice\('a', 'b', None\); expected a slice"),
+    "half a row": (lambda: influence.exact(SOME, slice(0.5, 3)), r"rows is slice\(0.5, 3, None\); expected a slice"),
+    "backwards": (
+        lambda: influence.exact(SOME, slice(5, 2)),
+        "rows is slice.*; expected .* from one place to a later one",
+    ),
     "step": (lambda: influence.exact(SOME, slice(0, 9, 2)), "rows is slice.*; expected a slice of tokens, with step 1"),
     "list": (lambda: influence.exact(SOME, None, [1, 2]), r"columns is \[1, 2\]; expected a slice of tokens"),
     "of": (lambda: influence.exact(SOME, of=["k"]), r"of is \['k'\]; expected some of o, v_hat, o_hat"),

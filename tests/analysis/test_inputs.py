@@ -118,6 +118,7 @@ def test_no_tokens_are_a_choice_too():
     assert (x.tokens(0, 0).T, x.tokens(6).T, x.tokens(-6).T, x.tokens(-2, -1).T) == (0, 0, 6, 1)
     assert relative_error(x.tokens(6).initial_state, state) <= 1e-12
     assert torch.equal(x.tokens(np.int64(0), np.int64(4)).q, x.q[:, :4])
+    assert torch.equal(x.tokens(torch.tensor(0), np.array(4)).q, x.q[:, :4])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from scipy.linalg import subspace_angles
 
 from qdelta_analysis import QDeltaInputs, generators, influence, load_trained, readouts, trace
@@ -124,3 +125,72 @@ def test_bad_sizes_are_refused_and_a_memory_without_content_has_no_direction():
     silent = readouts.compare(readouts.predict(generators.isotropic(T=20, K=4, V=4, beta=0.0)), rank=2)
     assert silent.mean_cosine.isnull().all()
     assert silent.energy_o_hat.isnull().all()
+
+
+def known(v_hat: np.ndarray, o_hat: np.ndarray) -> xr.Dataset:
+    dims = ("batch", "time", "head", "value")
+    found = {"v_hat": (dims, v_hat[None, :, None]), "o_hat": (dims, o_hat[None, :, None])}
+    return xr.Dataset(found, {"head": [0]})
+
+
+def scaled_values(x: QDeltaInputs, size: float) -> QDeltaInputs:
+    state = None if x.initial_state is None else size * x.initial_state
+    return QDeltaInputs(x.q, x.k, size * x.v, x.g, x.beta, x.lam, state)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-170, 1e170, 1e300])
+def test_neither_shares_nor_directions_depend_on_the_size_of_the_values(size):
+    x = some()
+    for one, scaled in (
+        (readouts.shares(x), readouts.shares(scaled_values(x, size))),
+        (
+            readouts.compare(readouts.predict(x), rank=2),
+            readouts.compare(readouts.predict(scaled_values(x, size)), rank=2),
+        ),
+    ):
+        for name in one:
+            np.testing.assert_allclose(scaled[name], one[name], rtol=1e-6, err_msg=name)
+
+
+def test_a_memory_that_leaves_float32_is_followed_in_float64():
+    x = generators.isotropic(T=400, K=4, V=4, beta=1.8, lam=1.8)
+    found = readouts.shares(x)
+    assert found.erased.values == pytest.approx([0.7522326])
+    assert found.changed.values == pytest.approx([1.0])
+    narrow, wide = readouts.predict(x), readouts.predict(x.to(torch.float64))
+    assert narrow.o.dtype == np.float32
+    for name in ("o", "v_hat", "o_hat"):
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(narrow[name], wide[name].astype(np.float32), err_msg=name)
+    assert 200 < np.isfinite(narrow.o.values).all(-1).sum() < 400
+    compared = readouts.compare(narrow, rank=2)
+    for name in ("angle", "mean_cosine", "ratio", "energy_v_hat", "energy_o_hat", "density"):
+        assert compared[name].isnull().all(), name
+
+
+def test_beyond_float64_shares_are_not_known_and_the_tokens_before_are():
+    x = generators.isotropic(T=1600, K=4, V=4, beta=1.8, lam=1.8).to(torch.float64)
+    assert readouts.shares(x).isnull().all().to_array().all()
+    finite = np.isfinite(readouts.predict(x).o.values).all(-1)[0, :, 0]
+    stop = int(finite.argmin())
+    assert stop % 64
+    assert stop == finite.sum()
+
+
+def test_predictions_that_span_too_little_have_no_angles():
+    one = generators.isotropic(T=2, K=4, V=4)
+    for tokens in (0, 1, 2):  # a memory of nothing, twice, and of one value
+        found = readouts.compare(readouts.predict(one.tokens(0, tokens)), rank=2)
+        assert found.angle.isnull().all()
+    assert found.energy_v_hat.values == pytest.approx([1])
+    assert readouts.compare(readouts.predict(one), rank=1).angle.values == pytest.approx(np.zeros((1, 1)), abs=1e-5)
+    assert not readouts.shares(one.tokens(0, 0)).to_array().any()
+
+
+def test_angles_of_directions_of_very_different_sizes():
+    draw = np.random.default_rng(0).standard_normal
+    weights = np.linalg.qr(draw((50, 2)))[0] * [1, 1e-8]
+    e = np.linalg.qr(draw((6, 6)))[0]
+    turned = np.stack([e[0], np.cos(0.3) * e[1] + np.sin(0.3) * e[2]])
+    found = readouts.compare(known(weights @ e[:2], weights @ turned), rank=2)
+    np.testing.assert_allclose(found.angle, [[0, np.degrees(0.3)]], atol=1e-5)

@@ -84,7 +84,18 @@ def test_singular_values_and_effective_rank():
 
 @pytest.mark.parametrize(
     ("snapshots", "expected"),
-    [(1, [9]), (5, [1, 3, 5, 7, 9]), (64, list(range(10))), (0, []), ([4, 2, 4], [2, 4]), (range(3), [0, 1, 2])],
+    [
+        (1, [9]),
+        (5, [1, 3, 5, 7, 9]),
+        (64, list(range(10))),
+        (0, []),
+        ([4, 2, 4], [2, 4]),
+        (range(3), [0, 1, 2]),
+        (torch.tensor(1), [9]),
+        (np.array(1), [9]),
+        (torch.tensor([4, 2]), [2, 4]),
+        ([np.array(3), torch.tensor(2)], [2, 3]),
+    ],
 )
 def test_snapshots_asked_for(snapshots, expected):
     dataset = trace(generators.isotropic(T=10, K=4, V=3), snapshots=snapshots)
