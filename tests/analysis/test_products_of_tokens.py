@@ -106,7 +106,8 @@ def test_a_wiped_direction_beside_one_that_expands():
     k = torch.eye(4, dtype=torch.float64)[0].repeat(1, 20, 1, 1)
     k[0, 10] = 1e9 * torch.tensor([3, 4, 0, 0]) / 5
     one = torch.ones(1, 20, 1, dtype=torch.float64)
-    found = products.lyapunov_spectrum(QDeltaInputs(k, k, one[..., None], 0 * one, one, 0 * one), transient=0)
+    x = QDeltaInputs(k, k, one[..., None], 0 * one, one, 0 * one)
+    found = products.lyapunov_spectrum(x, transient=0, blocks=1)
     exponents = found.lyapunov_exponent.values[0, 0]
     np.testing.assert_allclose(exponents[:3], [2 * np.log(1e9) / 20, 0, 0], atol=0.2)
     assert exponents[3] == -np.inf
