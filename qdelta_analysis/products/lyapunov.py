@@ -61,10 +61,11 @@ def lyapunov_spectrum(
     """
     x = float64_tokens(inputs)
     require_count("exponents", x.K if exponents is None else exponents, 1, x.K)
+    require_count("seed", seed, -(2**63), 2**64 - 1)
     cut = split(x.T, transient, blocks)
     t = x.transition()
     flat = lambda tensor: tensor.transpose(1, 2).flatten(0, 1).contiguous()  # [B, T, H, ...] -> [B H, T, ...]
-    make = torch.Generator().manual_seed(seed)
+    make = torch.Generator().manual_seed(int(seed))
     start = torch.linalg.qr(torch.randn(x.K, exponents or x.K, dtype=torch.float64, generator=make))[0].mT
     g = flat(x.g)
     factor = 1 - t.beta * t.alignment

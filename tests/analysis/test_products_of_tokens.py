@@ -201,6 +201,32 @@ def test_observed_growth_against_the_recurrence():
     assert found.final.item() == pytest.approx(norms[-1])
 
 
+def test_one_long_key_makes_the_worst_window():
+    y = generators.isotropic(T=64, K=4, V=4, seed=1)
+    found = products.transient_growth(scaled(y, 1e100, 5)).squeeze()
+    exact = float(scaled(y, 1e100, 5).transition().operator_norm().max())
+    assert found.growth >= exact * (1 - 1e-12)
+    assert found.start <= 5 < found.stop
+    assert products.transient_growth(scaled(y, 1e80)).growth == np.inf
+    long = scaled(y, 1e80)
+    faded = products.transient_growth(QDeltaInputs(long.q, long.k, long.v, long.g - 360, long.beta, long.lam), 9)
+    assert np.isfinite(faded.growth).all()
+
+
+def test_a_memory_that_every_token_wipes_grows_by_nothing():
+    y = generators.isotropic(T=6, K=3)
+    wiped = QDeltaInputs(y.q, y.k, y.v, torch.full_like(y.g, -torch.inf), y.beta, y.lam)
+    assert products.transient_growth(wiped).growth == 0
+
+
+def test_a_memory_that_begins_at_zero_has_no_rate():
+    assert np.isnan(products.observed_growth(generators.isotropic(T=4, K=4)).rate)
+    assert np.isnan(products.observed_growth(generators.isotropic(T=64, K=4), transient=0, blocks=1).rate)
+    assert np.isnan(products.growth_summary(generators.isotropic(T=4, K=4)).observed)
+    beyond = products.observed_growth(scaled(generators.isotropic(T=64, K=4), 1e100)).squeeze()
+    assert (beyond.rate, beyond.largest, beyond.final) == (np.inf,) * 3
+
+
 # The summary
 
 
