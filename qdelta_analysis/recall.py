@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -194,8 +194,8 @@ def _numbers(name: str, given: Numbers, low: float, high: float) -> _Axis:
     return _Axis(_distinct(name, values), np.ndim(given) == 0)
 
 
-def _counts(name: str, given: Counts, least: int) -> _Axis:
-    alone = not isinstance(given, Iterable) or np.ndim(given) == 0
+def _counts(name: str, given: Any, least: int) -> _Axis:
+    alone = _is_one(given)
     values: list[Any] = [given] if alone else list(given)
     for value in values:
         require_count(name, value, least)
@@ -204,9 +204,13 @@ def _counts(name: str, given: Counts, least: int) -> _Axis:
     return _Axis(_distinct(name, np.asarray(values, dtype=np.int64)), alone)
 
 
-def _seeds(given: Counts) -> Counts:
+def _is_one(given: Any) -> bool:
+    return not hasattr(given, "__iter__") or np.ndim(given) == 0
+
+
+def _seeds(given: Any) -> Counts:
     """Return the first seeds, where it was given how many."""
-    if isinstance(given, Iterable) and np.ndim(given) > 0:
+    if not _is_one(given):
         return given
     require_count("seeds", given, 1)
     return range(int(given))
