@@ -133,7 +133,7 @@ class _Draw:
         # q, k and v as they are drawn, made unit vectors and put in place.
         require_room(f"T, K, V, H = {T}, {K}, {V}, {H}", 3 * dtype.itemsize * T * H * (2 * K + V))
         self.T, self.H, self.dtype = T, H, dtype
-        self.random = torch.Generator(device).manual_seed(seed)
+        self.random = torch.Generator(device).manual_seed(int(seed))
 
     def normal(self, width: int) -> Tensor:
         """Standard normal numbers: [1, T, H, width]."""
@@ -148,6 +148,8 @@ class _Draw:
 def _assemble(name: str, q: Tensor, k: Tensor, v: Tensor, beta, lam, alpha, **settings) -> QDeltaInputs:
     settings = {**settings, "beta": beta, "lam": lam, "alpha": alpha}
     require("alpha", alpha, math.ulp(0.0), 1)
+    require("beta", beta, 0, 2)
+    require("lam", lam, 0, 2)
     gate = torch.ones(v.shape[:3], dtype=v.dtype)
     return QDeltaInputs(
         q=q,

@@ -110,15 +110,17 @@ class QDeltaInputs:
 
     def with_lam(self, lam: float | Tensor) -> QDeltaInputs:
         """Replace the query feedback by a number or by values that broadcast to [B, T, H]."""
-        return replace(self, lam=self._gate(lam))
+        return replace(self, lam=self._gate("lam", lam))
 
     def with_beta(self, beta: float | Tensor) -> QDeltaInputs:
         """Replace the write strength by a number or by values that broadcast to [B, T, H]."""
-        return replace(self, beta=self._gate(beta))
+        return replace(self, beta=self._gate("beta", beta))
 
     def with_alpha(self, alpha: float | Tensor) -> QDeltaInputs:
         """Replace the decay alpha, in (0, 1], by a number or by values that broadcast to [B, T, H]."""
-        gate = self._gate(alpha, torch.float64)  # close to 1 a float32 alpha would leave little of its logarithm
+        gate = self._gate(
+            "alpha", alpha, torch.float64
+        )  # close to 1 a float32 alpha would leave little of its logarithm
         if not (gate > 0).all():
             raise ValueError(f"alpha is as low as {gate.min():g}; expected values in (0, 1].")
         return replace(self, g=gate.log().to(self.g.dtype))
@@ -224,11 +226,17 @@ class QDeltaInputs:
             q, k = q.repeat_interleave(groups, dim=2), k.repeat_interleave(groups, dim=2)
         return Transition(k, q, self.beta, self.lam, self.g.to(dtype).exp())
 
-    def _gate(self, value: float | Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        value = torch.as_tensor(value, dtype=dtype or self.beta.dtype, device=self.beta.device)
+    def _gate(self, name: str, value: float | Array, dtype: torch.dtype | None = None) -> Tensor:
+        given = getattr(value, "dtype", type(value).__name__)
+        try:
+            if torch.as_tensor(value).is_complex():
+                raise TypeError
+            value = torch.as_tensor(value, dtype=dtype or self.beta.dtype, device=self.beta.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name} is of type {given}; expected a real number, or an array of them.") from None
         try:
             return value.expand(self.beta.shape)
         except RuntimeError:
             raise ValueError(
-                f"the gate has shape {list(value.shape)}; expected one that broadcasts to {list(self.beta.shape)}."
+                f"{name} has shape {list(value.shape)}; expected one that broadcasts to {list(self.beta.shape)}."
             ) from None

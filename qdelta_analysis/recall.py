@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ Numbers = float | Sequence[float] | np.ndarray
 Counts = int | Sequence[int] | np.ndarray
 # How many floats the largest tensor of one call may have: more gates than fit are taken in turn.
 _MOST_FLOATS = 1 << 23
+_MOST = 2**63 - 1  # of a count or a seed as a coordinate
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @outside_autocast
@@ -68,11 +70,14 @@ def measure(
     Returns:
         A dataset with a dim for each argument given as a sequence, and `seed`: `error`, the mean squared error of the
         reads relative to ||v||^2 (1 is as good as answering zero), and `accuracy`, the share of keys whose read has
-        the largest inner product with the value that belongs to it. The coordinate `occupancy` is N / d.
+        the largest inner product with the value that belongs to it; where reads leave the dtype the error is inf or
+        NaN, the accuracy NaN. The coordinate `occupancy` is N / d.
 
     Raises ValueError for a value outside its range. All points with the same tokens share one pass: gates are heads.
     """
     require_count("d", d, 2)
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype is {dtype!r}; expected float16, bfloat16, float32 or float64 of torch.")
     width = d if V is None else V
     require_count("V", width, 1)
     axes = {
@@ -84,7 +89,7 @@ def measure(
         "beta": _numbers("beta", beta, 0, 2),
         "alpha": _numbers("alpha", alpha, math.ulp(0.0), 1),
         "cue": _numbers("cue", cue, -1, 1),
-        "seed": _counts("seeds", range(seeds) if isinstance(seeds, int | np.integer) else seeds, 0),
+        "seed": _counts("seeds", _seeds(seeds), 0),
     }
     values = [axis.values.tolist() for axis in axes.values()]
     gates = torch.tensor(list(itertools.product(*values[4:7])), dtype=dtype)
@@ -170,8 +175,9 @@ def _recall(
         assert state is not None
         answered = reads[:, :, None] @ state.to(reads)  # [C, B, G, N, V]
         errors.append((answered - tasks.answers[:, None]).square().sum(-1).mean(-1))
-        nearest = (answered @ tasks.answers[:, None].mT).argmax(-1)
-        accuracies.append((nearest == torch.arange(nearest.shape[-1])).to(reads).mean(-1))
+        likeness = answered @ tasks.answers[:, None].mT
+        right = (likeness.argmax(-1) == torch.arange(likeness.shape[-1])).to(reads)
+        accuracies.append(right.where(likeness.isfinite().all(-1), torch.nan).mean(-1))
     error, accuracy = (torch.cat(x, dim=-1).permute(2, 0, 1) for x in (errors, accuracies))
     return error, accuracy
 
@@ -190,11 +196,26 @@ def _numbers(name: str, given: Numbers, low: float, high: float) -> _Axis:
     return _Axis(_distinct(name, values), np.ndim(given) == 0)
 
 
-def _counts(name: str, given: Counts, least: int) -> _Axis:
-    values = [given] if isinstance(given, int | np.integer) else list(given)
+def _counts(name: str, given: Any, least: int) -> _Axis:
+    alone = _is_one(given)
+    values: list[Any] = [given] if alone else list(given)
     for value in values:
         require_count(name, value, least)
-    return _Axis(_distinct(name, np.asarray(values, dtype=np.int64)), isinstance(given, int | np.integer))
+        if value > _MOST:
+            require_count(name, value, least, _MOST)
+    return _Axis(_distinct(name, np.asarray(values, dtype=np.int64)), alone)
+
+
+def _is_one(given: Any) -> bool:
+    return not hasattr(given, "__iter__") or np.ndim(given) == 0
+
+
+def _seeds(given: Any) -> Counts:
+    """Return the first seeds, where it was given how many."""
+    if not _is_one(given):
+        return given
+    require_count("seeds", given, 1)
+    return range(int(given))
 
 
 def _distinct(name: str, values: np.ndarray) -> np.ndarray:

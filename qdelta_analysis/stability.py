@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from .checks import require, require_count
+from .checks import require, require_count, require_room
 from .products import critical_beta, critical_lam, mean_square_growth
 from .transition import Transition
 
@@ -20,6 +20,8 @@ Line = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]  # lam and y; NaN
 _LAM = (0.0, 2.0)
 _RANGES: dict[str, tuple[float, float]] = {"beta": (0.0, 2.0), "cos": (-1.0, 1.0)}
 _LINE_POINTS = 201
+# What a point takes while its growth is computed.
+_POINT_BYTES = 200
 # Lines that run away are cut this far out, beyond every axis.
 _FAR = 4.0
 
@@ -81,23 +83,25 @@ def stability_map(
     require("alpha_max", alpha_max, alpha, 1)
     require_count("d", d, 2)
     require_count("points", points, 2)
+    require_room(f"points = {points}", _POINT_BYTES * points * points)
     lam, y = np.linspace(*_LAM, points), np.linspace(*_RANGES[over], points)
     beta, cos = (y[:, None], np.float64(at)) if over == "beta" else (np.float64(at), y[:, None])
     if quantity == "norm":
-        growth = np.log(_in_the_plane(beta, lam, cos, alpha).operator_norm())
+        growth = np.log(_in_the_plane(beta, lam, cos).operator_norm())
     elif quantity == "mean square":
-        growth = np.log(mean_square_growth(beta, lam, cos, d, alpha)) / 2
+        growth = np.log(mean_square_growth(beta, lam, cos, d)) / 2
     else:
         raise ValueError(f"quantity is {quantity!r}; expected 'norm' or 'mean square'.")
     lines = _lines_over_beta if over == "beta" else _lines_over_cos
+    growth = growth + math.log(alpha)  # whose square may be no number
     return StabilityMap(over, at, alpha, alpha_max, d, quantity, lam, y, growth, lines(at, alpha_max))
 
 
-def _in_the_plane(beta, lam, cos, alpha: float) -> Transition:
+def _in_the_plane(beta, lam, cos) -> Transition:
     """In the plane of k and q: a further dimension changes no norm."""
     beta, lam, cos = np.broadcast_arrays(beta, lam, cos)
     q = np.stack([cos, np.sqrt(1 - cos**2)], axis=-1)
-    return Transition(np.broadcast_to([1.0, 0.0], q.shape), q, beta, lam, alpha)
+    return Transition(np.broadcast_to([1.0, 0.0], q.shape), q, beta, lam)
 
 
 def _lines_over_beta(cos: float, alpha_max: float) -> dict[str, Line]:

@@ -25,10 +25,10 @@ _SUBNORMAL = torch.finfo(torch.float64).tiny  # below it even sums lose digits
 def _powers(rate: Tensor, T: int) -> tuple[Tensor, Tensor]:
     """rate^t and 1 + rate + ... + rate^(t-1) for t = 1 to T, each [T, H]; inf where they overflow."""
     t = torch.arange(1, T + 1, dtype=torch.float64)[:, None]
-    power = rate**t
-    distance = 1 - rate
-    series = torch.where(distance.abs() > 1e-9, (1 - power) / distance.where(distance != 0, 1), t)
-    return power, series
+    distance = rate - 1
+    # Through the logarithm, for 1 - rate^t would keep few digits near rate = 1.
+    series = torch.where(distance != 0, (t * torch.log1p(distance)).expm1() / distance.where(distance != 0, 1), t)
+    return rate**t, series
 
 
 def _decayed(rate: Tensor, start: Tensor, each: Tensor, T: int) -> Tensor:
@@ -94,7 +94,9 @@ def _memory(facts: Facts) -> Measured:
     start = norm.new_zeros(x.B, x.H) if x.initial_state is None else length(x.initial_state.double().flatten(-2))[0]
     written = (facts.gates.beta * facts.value_length * facts.geometry.kk.sqrt()).amax(1)
     bound = _decayed(rate + facts.unit_slack * (gamma < 1), start, written, x.T)
-    tolerance = facts.tolerances.recurrence * torch.maximum(bound, facts.memory_size).where(bound.isfinite(), 0)
+    tolerance = (
+        facts.tolerances.recurrence * torch.maximum(bound, facts.memory_size).where(bound.isfinite(), 0) + _SUBNORMAL
+    )
     threshold = (1 + facts.highest(facts.gates.lam).square()).rsqrt()
     above = share(facts.gates.alpha >= threshold)
     covered = bool((gamma < 1).all())

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from ..checks import Number, require, require_all, require_count
+from ..checks import Number, require, require_all, require_count, require_room
 from ..inputs import QDeltaInputs
 from ..transition import Transition
 from .finite import branch_and_bound, spectral_radii
@@ -21,6 +21,8 @@ _ROUNDING = 1e-12
 _SHARE = 0.2
 # Where the grid is too coarse for what lam_max lets grow, cycles drawn at random are refined too.
 _TRIES = 12
+# A token of the grid with its matrix, while they are made.
+_GRID_BYTES = 300
 # Of the central differences in the local search: errors of 1e-12 either way.
 _STEP = 1e-5
 
@@ -64,10 +66,11 @@ class JointSpectralRadius:
         require_count("T", T, 1)
         require_count("K", K, 2)
         require_count("V", V, 1)
+        require_count("seed", seed, -(2**63), 2**64 - 1)
         t = self.witness
         at = np.arange(T) % len(t.k)
         q, k = (np.pad(x[at], ((0, 0), (0, K - 2)))[None, :, None] for x in (t.q, t.k))
-        v = torch.randn(1, T, 1, V, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        v = torch.randn(1, T, 1, V, dtype=torch.float64, generator=torch.Generator().manual_seed(int(seed)))
         g, beta, lam = (x[at][None, :, None] for x in (np.log(t.alpha), t.beta, t.lam))
         settings = f"lam_max={t.lam.max():g}, alpha={t.alpha.max():g}, beta_max={t.beta.max():g}, seed={seed}"
         return QDeltaInputs(q, k, v, g, beta, lam, metadata={"source": "found worst cycle", "settings": settings})
@@ -108,6 +111,7 @@ def joint_spectral_radius(
     require_count("directions", directions, 2)
     require_count("max_length", max_length, 1)
     require("tolerance", tolerance, 1e-9, 1)
+    require_room(f"directions = {directions}", _GRID_BYTES * directions * (2 * directions + 1))
     norm, intervals = _norm_over_angles(float(beta_max), float(lam_max), tolerance)
     grid = _grid(directions, float(beta_max), float(lam_max))
     tokens = _tokens(grid)

@@ -161,7 +161,10 @@ def _norms(P: np.ndarray) -> np.ndarray:
 
 
 def _checked(matrices: np.ndarray | Tensor) -> Float[np.ndarray, "m d d"]:
-    A = np.asarray(matrices.detach().cpu() if isinstance(matrices, Tensor) else matrices)
+    if isinstance(matrices, Tensor):
+        real = matrices.is_floating_point()
+        matrices = matrices.detach().cpu().to(torch.float64 if real else matrices.dtype)  # NumPy has no bfloat16
+    A = np.asarray(matrices)
     if A.ndim != 3 or A.shape[1] != A.shape[2] or 0 in A.shape:
         raise ValueError(f"matrices has shape {list(A.shape)}; expected [m, d, d] with m >= 1 and d >= 1.")
     if np.iscomplexobj(A) or not np.isfinite(A.astype(np.float64)).all():

@@ -7,6 +7,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from qdelta_kernels.diagnostics import length
+
 from ..checks import require_count
 from ..inputs import QDeltaInputs
 from ..threads import one_thread
@@ -17,6 +19,8 @@ _LONGEST = 64
 # Of the 16 digits, a stretch of tokens between two QR may cost 8; past 14 a direction counts as lost.
 _KEEP, _LOST = 1e-8, 1e-14
 _LENGTHEN = 1e-5
+# Below it a volume is zero.
+_NOTHING = 1e-100
 
 
 @one_thread()
@@ -36,7 +40,7 @@ def lyapunov_spectrum(
     The largest is the rate at which almost every memory's past grows or fades along these tokens. No transition is
     formed: the rows pass through a stretch of tokens as e^G (Q - W^T K), with W from the triangular system
     (I + tril(beta x.k, -1)) W = diag(beta) X Q^T, and QR follows; decay factors out. A stretch is shortened until
-    QR keeps half of float64's digits.
+    QR keeps half of float64's digits; one token alone, of whatever size, has its R and Q in closed form.
 
     Args:
         inputs: the tokens; computed in float64.
@@ -57,16 +61,19 @@ def lyapunov_spectrum(
     """
     x = float64_tokens(inputs)
     require_count("exponents", x.K if exponents is None else exponents, 1, x.K)
+    require_count("seed", seed, -(2**63), 2**64 - 1)
     cut = split(x.T, transient, blocks)
     t = x.transition()
     flat = lambda tensor: tensor.transpose(1, 2).flatten(0, 1).contiguous()  # [B, T, H, ...] -> [B H, T, ...]
-    make = torch.Generator().manual_seed(seed)
+    make = torch.Generator().manual_seed(int(seed))
     start = torch.linalg.qr(torch.randn(x.K, exponents or x.K, dtype=torch.float64, generator=make))[0].mT
     g = flat(x.g)
-    rates = _undecayed(flat(t.beta[..., None] * t.x), flat(t.k), start, cut) + cut.per_token(g)[..., None]
+    factor = 1 - t.beta * t.alignment
+    undecayed = _undecayed(flat(t.beta[..., None] * t.x), flat(t.k), flat(factor), start, cut)
+    rates = undecayed + cut.per_token(g)[..., None]
     mean, error = mean_and_error(rates)
     mean, order = mean.sort(dim=-1, descending=True, stable=True)
-    determinant = cut.per_token(x.K * g + flat((1 - t.beta * t.alignment).abs().log())).mean(1)
+    determinant = cut.per_token(x.K * g + flat(factor.abs().log())).mean(1)
     heads = lambda tensor: tensor.unflatten(0, (x.B, x.H)).numpy()
     units = {"units": "nats per token"}
     return xr.Dataset(
@@ -91,28 +98,36 @@ def top_lyapunov_exponent(
 
 
 def _undecayed(
-    bx: Float[Tensor, "N T K"], k: Float[Tensor, "N T K"], start: Float[Tensor, "n K"], cut: Blocks
+    bx: Float[Tensor, "N T K"],
+    k: Float[Tensor, "N T K"],
+    factor: Float[Tensor, "N T"],
+    start: Float[Tensor, "n K"],
+    cut: Blocks,
 ) -> Float[Tensor, "N blocks n"]:
-    """Return the mean of log |R_ii| over each block, for alpha = 1."""
+    """Return the mean of log |R_ii| over each block, for alpha = 1; factor is det A."""
     N, T, n = bx.shape[0], bx.shape[1], start.shape[0]
-    Q, length, dead = start.expand(N, -1, -1), _LONGEST, torch.zeros(N, n, dtype=torch.bool)
+    Q, size, dead = start.expand(N, -1, -1), _LONGEST, torch.zeros(N, n, dtype=torch.bool)
     growth = bx.new_zeros(N, cut.count, n)
     ends = range(cut.transient, T + 1, cut.size)
     at = 0
     for i, end in enumerate(ends):
         while at < end:
-            now = min(length, end - at)
-            turned, r, shrunk = _stretch(Q, bx[:, at : at + now], k[:, at : at + now])
+            now = min(size, end - at)
+            if now > 1:
+                turned, r, shrunk = _stretch(Q, bx[:, at : at + now], k[:, at : at + now])
+                lost = torch.zeros_like(dead)
+            else:
+                turned, r, shrunk, lost = _token(Q, bx[:, at], k[:, at], factor[:, at])
             least = float(torch.where(dead, 1, shrunk).min())
-            if least < _KEEP and now > 1:
-                length = now // 2
+            if now > 1 and not least >= _KEEP:  # NaN too
+                size = now // 2
                 continue
-            dead |= shrunk < _LOST
+            dead |= lost
             if i > 0:
                 growth[:, i - 1] += torch.where(dead, 0, r).log()
             Q, at = turned, at + now
             if least > _LENGTHEN:
-                length = min(2 * length, _LONGEST)
+                size = min(2 * size, _LONGEST)
     return growth / cut.size
 
 
@@ -127,3 +142,38 @@ def _stretch(Q: Tensor, bx: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r = R.diagonal(dim1=-2, dim2=-1).abs()
     terms = 1 + (W.norm(dim=-1) * k.norm(dim=-1)).amax(-1, keepdim=True)
     return columns.mT, r, r / terms
+
+
+def _token(Q: Tensor, bx: Tensor, k: Tensor, factor: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Do `_stretch` for one token, bx and k [N, K], in closed form; say too which directions it wiped out.
+
+    For u = Q bx, w = Q k and, over the first i rows, U = sum u_j Q_j, P = k - sum w_j Q_j, s = 1 - sum u_j w_j:
+
+        |R_11 ... R_ii| = D = sqrt(s^2 + U^2 P^2),    Q_i + (s w_i - P^2 u_i) U / D^2 - (s u_i + U^2 w_i) P / D^2
+
+    is the new row up to its length, with U, P, s and D over i rows or i - 1. Nothing else is lost beside a direction
+    that expands by 1e16, and one is wiped out only where D is 0 to rounding.
+    """
+    n, K = Q.shape[-2:]
+    u, w = (Q @ bx[..., None])[..., 0], (Q @ k[..., None])[..., 0]
+    before = lambda x, first: torch.cat([first, x], dim=1)
+    along = w[..., None] * Q
+    rest = k - along.sum(1) if n < K else torch.zeros_like(k)
+    U = before((u[..., None] * Q).cumsum(1), torch.zeros_like(k)[:, None])  # [N, n + 1, K]
+    P = torch.cat([k[:, None], along.flip(1).cumsum(1).flip(1)[:, 1:] + rest[:, None], rest[:, None]], dim=1)
+    one = torch.ones_like(factor)[:, None]
+    s = before(1 - (u * w).cumsum(1), one)
+    rounding = before(1 + (u * w).abs().cumsum(1), one)
+    if n == K:
+        s[:, -1], rounding[:, -1] = factor, 1 + (bx * k).abs().sum(-1)
+    (U, U_unit), (P, P_unit) = length(U), length(P)
+    D = torch.hypot(s, U * P)
+    safe = D.clamp(min=_NOTHING)
+    r = D[:, 1:] / safe[:, :-1]
+    at = torch.arange(n) + (r < 1)  # after i rows where they shrink, so that the new row is a long one
+    pick = lambda x: torch.take_along_dim(x, at.view(*at.shape, *[1] * (x.ndim - 2)), dim=1)
+    cos, sin = pick(torch.where(D > _NOTHING, s / safe, 1)), pick(U * P / safe)
+    b, c = w * pick(U / safe), u * pick(P / safe)
+    rows = Q + (cos * b - sin * c)[..., None] * pick(U_unit) - (sin * b + cos * c)[..., None] * pick(P_unit)
+    turned = torch.linalg.qr(length(rows)[1].mT)[0].mT
+    return turned, r, D[:, 1:] / rounding[:, 1:], D[:, 1:] < _LOST * rounding[:, 1:]

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ..checks import Number, require_all, require_count
 from ..inputs import QDeltaInputs
-from .tokens import float64_tokens
+from .tokens import eigenvalues, float64_tokens
 
 
 def mean_square_growth(beta: Number, lam: Number, cos: Number, d: int, alpha: Number = 1.0) -> Number:
@@ -75,17 +75,21 @@ def persistent_excitation(inputs: QDeltaInputs) -> xr.Dataset:
     decay, the memory contracts in mean square for every direction where 0 < beta < 2 mu / lambda_max.
 
     Returns a dataset with dims (batch, head): `mu`, `lambda_max`, `beta_bound` (0 where mu <= 0: the argument gives
-    nothing) and `beta_max`, the largest beta there is. Raises ValueError for no tokens.
-    Source: this project's theory (claim G11).
+    nothing) and `beta_max`, the largest beta there is; inf for a moment that leaves float64.
+    Raises ValueError for no tokens. Source: this project's theory (claim G11).
     """
     x = float64_tokens(inputs)
     t = x.transition()
     mixed, k = (y.transpose(1, 2) for y in (t.x, t.k))  # [B, H, T, K]
+    size = torch.maximum(mixed.abs().amax((-2, -1)), k.abs().amax((-2, -1)))  # [B, H]
+    size = size.where(size > 0, 1)
+    mixed, k = mixed / size[..., None, None], k / size[..., None, None]
     xk = mixed.mT @ k / x.T
     weighed = k.norm(dim=-1, keepdim=True) * mixed
-    mu = torch.linalg.eigvalsh((xk + xk.mT) / 2)[..., 0]
-    largest = torch.linalg.eigvalsh(weighed.mT @ weighed / x.T)[..., -1]
-    bound = torch.where((mu > 0) & (largest > 0), 2 * mu / largest, 0)
+    mu = eigenvalues((xk + xk.mT) / 2)[..., 0]
+    largest = eigenvalues(weighed.mT @ weighed / x.T)[..., -1]
+    bound = torch.where((mu > 0) & (largest > 0), 2 * mu / largest, 0) / size / size
+    mu, largest = mu * size * size, largest * size * size * size * size
     values = {"mu": mu, "lambda_max": largest, "beta_bound": bound, "beta_max": x.beta.amax(1)}
     return xr.Dataset({name: (("batch", "head"), y.numpy()) for name, y in values.items()}, attrs=dict(x.metadata))
 

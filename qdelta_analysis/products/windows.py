@@ -15,12 +15,14 @@ from ..inputs import QDeltaInputs
 from ..threads import one_thread
 from ..transition import Transition
 from .blocks import mean_and_error, split
-from .tokens import float64_tokens
+from .tokens import eigenvalues, float64_tokens
 
 _STARTS = 64  # windows are followed from this many first tokens at once
 _ROUNDING = 1e-12
-# The log of the least decay and norm: below it nothing is left that float64 can tell from a wiped memory.
-_LEAST_LOG = -700.0
+# The log of the least decay and norm: what it multiplies is 0 in float64.
+_LEAST_LOG = -10_000.0
+# Products with larger entries are divided by the largest.
+_LARGE = 1e100
 
 
 @one_thread()
@@ -38,7 +40,7 @@ def transient_growth(inputs: QDeltaInputs, window: int = 64) -> xr.Dataset:
     for isotropic tokens without decay.
 
     Returns a dataset with dims (batch, head): `growth`, a factor, and `start` and `stop`, the window being tokens
-    start to stop - 1 (one of them, where several are equal).
+    start to stop - 1 (one of them, where several are equal). Growth that leaves float64 is inf.
     Raises ValueError for no tokens, or window < 1. Source: this project's theory (claim G3 for ||A||).
     """
     require_count("window", window, 1)
@@ -51,7 +53,9 @@ def transient_growth(inputs: QDeltaInputs, window: int = 64) -> xr.Dataset:
     found = np.array([_worst_window(*head, min(window, x.T)) for head in heads]).reshape(x.B, x.H, 3)
     dims = ("batch", "head")
     windows = {name: (dims, found[..., i].astype(int)) for i, name in ((1, "start"), (2, "stop"))}
-    return xr.Dataset({"growth": (dims, np.exp(found[..., 0])), **windows}, attrs={**x.metadata, "window": window})
+    with np.errstate(over="ignore"):
+        growth = np.exp(found[..., 0])
+    return xr.Dataset({"growth": (dims, growth), **windows}, attrs={**x.metadata, "window": window})
 
 
 def _worst_window(
@@ -71,11 +75,14 @@ def _worst_window(
             starts, P, bound, decay = starts[inside], P[inside], bound[inside], decay[inside]
             at = starts + n
             P = torch.baddbmm(P, P @ bx[at, :, None], k[at, None], alpha=-1)
-            bound, decay = bound + steps[at], decay + g[at]
+            size = P.abs().amax((-2, -1))
+            size = torch.where((size > _LARGE) & size.isfinite(), size, 1)
+            P, bound, decay = P / size[:, None, None], bound + steps[at], decay + g[at] + size.log()
             due = (bound > best + _ROUNDING).nonzero()[:, 0]
             if len(due) == 0:
                 continue
-            norms = torch.linalg.eigvalsh(P[due] @ P[due].mT)[:, -1].clamp(min=0).log() / 2 + decay[due]
+            norms = eigenvalues(P[due] @ P[due].mT)[:, -1].clamp(min=0).log() / 2 + decay[due]
+            norms = norms.where(norms.isnan().logical_not(), bound[due])  # lost beyond float64: the bound is kept
             bound[due] = norms
             worst = int(norms.argmax())
             if norms[worst] > best:
@@ -116,9 +123,11 @@ def observed_growth(inputs: QDeltaInputs, *, transient: int | None = None, block
     x = float64_tokens(inputs)
     cut = split(x.T, transient, blocks)
     norms = chunk_qdelta_diagnostics(**x.arguments()).state_norm  # [B, T, H]
+    norms = norms.where(norms.isfinite(), torch.inf)
     start = x.v.new_zeros(x.B, x.H) if x.initial_state is None else x.initial_state.norm(dim=(-2, -1))
-    logs = torch.cat([start[:, None], norms], dim=1).log()[:, cut.transient :: cut.size]
-    rate, error = mean_and_error(logs.diff(dim=1) / cut.size)
+    ends = torch.cat([start[:, None], norms], dim=1)[:, cut.transient :: cut.size]
+    rate, error = mean_and_error(ends.where(ends > 0, torch.nan).log().diff(dim=1) / cut.size)
+    rate = rate.where(ends.isfinite().all(1), torch.inf)
     values = {"rate": rate, "rate_error": error, "largest": norms.amax(1), "final": norms[:, -1]}
     data = xr.Dataset({name: (("batch", "head"), y.numpy()) for name, y in values.items()})
     for name in ("rate", "rate_error"):

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
 from qdelta_analysis import QDeltaInputs, generators, guarantees
+from qdelta_analysis.guarantees import memory
 from tests.helpers import cases, tokens
 
 from .claims import HOLDS, UNMET, VIOLATED, inputs, unmet
@@ -144,3 +146,24 @@ def test_the_bounds_of_the_unit_ball_on_dense_matrices():
         assert (ba >= -beta * lam**2 * s**2 / 4).all()
         assert (ba >= 0)[r >= lam * s].all()
         assert math.isfinite(float(norm.max()))
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-17, 0.3, 1 - 1e-5, 1 - 1.5e-9, 1 - 1e-15, 1.0, 1 + 1e-8, 3.0])
+def test_the_series_of_powers_is_exact(rate):
+    _, series = memory._powers(torch.tensor([rate], dtype=torch.float64), 40)
+    exact = [float(sum(Fraction(rate) ** i for i in range(t))) for t in range(1, 41)]
+    np.testing.assert_allclose(series[:, 0], exact, rtol=1e-14)
+
+
+@pytest.mark.parametrize("forgets", [1e-9, 1.5e-9, 3e-9, 1e-8])
+@pytest.mark.parametrize("T", [5, 10, 50])
+def test_a_memory_that_hardly_forgets_keeps_its_bound(forgets, T):
+    ones = torch.ones(1, T, 1).double()
+    x = QDeltaInputs(*[ones[..., None]] * 3, math.log1p(-forgets) * ones, 1e-10 * ones, 0 * ones)
+    assert agree(x)["G9"].verdict == HOLDS
+
+
+def test_a_memory_that_fades_below_the_smallest_number_keeps_its_bound():
+    ones = torch.ones(1, 8000, 1).double()
+    x = QDeltaInputs(*[ones[..., None]] * 3, -0.1 * ones, 1e-12 * ones, 0 * ones, torch.ones(1, 1, 1, 1).double())
+    assert guarantees.GUARANTEES["G9"].check(x).verdict == HOLDS

@@ -64,7 +64,7 @@ def test_gates_are_replaced_by_numbers_and_by_arrays(as_users_call):
         x.with_lam(3)
     with pytest.raises(ValueError, match=r"alpha is as low as 0"):
         x.with_alpha(0)
-    with pytest.raises(ValueError, match=r"the gate has shape \[7\]; expected one that broadcasts to \[1, 10, 2\]"):
+    with pytest.raises(ValueError, match=r"lam has shape \[7\]; expected one that broadcasts to \[1, 10, 2\]"):
         x.with_lam(torch.ones(7))
 
 
@@ -119,6 +119,20 @@ def test_no_tokens_are_a_choice_too():
     assert relative_error(x.tokens(6).initial_state, state) <= 1e-12
     assert torch.equal(x.tokens(np.int64(0), np.int64(4)).q, x.q[:, :4])
     assert torch.equal(x.tokens(torch.tensor(0), np.array(4)).q, x.q[:, :4])
+
+
+@pytest.mark.parametrize("value", [torch.tensor(1j), np.array([1j]), 1j, None, "a", [0.5, None]])
+@pytest.mark.parametrize("name", ["lam", "beta", "alpha"])
+def test_gates_that_are_no_real_numbers(name, value, as_users_call):
+    with pytest.raises(TypeError, match=f"^{name} is of type .*; expected a real number, or an array of them.$"):
+        getattr(inputs(), f"with_{name}")(value)
+
+
+def test_gates_keep_every_digit_of_a_number():
+    x = inputs().to(torch.float64)
+    assert x.with_lam(0.1).lam[0, 0, 0] == 0.1
+    assert x.with_lam(torch.tensor(0.1, dtype=torch.float64)).lam[0, 0, 0] == 0.1
+    assert GENERATORS["isotropic"](T=3, seed=np.uint64(2**63)).T == 3
 
 
 @pytest.mark.parametrize(
@@ -258,7 +272,12 @@ def test_along_the_cycle_the_error_contracts_perfectly_and_the_memory_grows(lam)
         ("cone", {"K": 1}, "K is 1; expected a whole number of at least 2"),
         ("isotropic", {"T": 0}, "T is 0; expected a whole number of at least 1"),
         ("isotropic", {"alpha": 0.0}, "alpha is 0.0; expected a number from"),
-        ("isotropic", {"beta": 3.0}, r"beta has values in \[3, 3\]"),
+        ("isotropic", {"beta": 3.0}, "beta is 3.0; expected a number from 0 to 2"),
+        ("isotropic", {"beta": "a"}, "beta is 'a'; expected a number from 0 to 2"),
+        ("cone", {"beta": None}, "beta is None; expected a number from 0 to 2"),
+        ("repeated keys", {"lam": [1, 2]}, r"lam is \[1, 2\]; expected a number from 0 to 2"),
+        ("isotropic", {"beta": np.ones(256)}, "beta is array"),
+        ("isotropic", {"lam": 1j}, "lam is 1j; expected a number from 0 to 2"),
         ("repeated keys", {"distinct": 0}, "distinct is 0"),
         ("isotropic", {"V": 2.5}, "V is 2.5; expected a whole number of at least 1"),
         ("two-token cycle", {"H": True}, "H is True; expected a whole number of at least 1"),

@@ -281,6 +281,33 @@ def test_persistent_excitation_against_the_definitions():
     assert few.beta_bound == 0
 
 
+@pytest.mark.parametrize("size", [1e-100, 1e-60, 1e60, 1e100])
+def test_moments_of_keys_of_any_size(size):
+    plain = generators.isotropic(T=64, K=4, lam=0.0, seed=1).to(torch.float64)
+    x = QDeltaInputs(plain.q, size * plain.k, plain.v, plain.g, plain.beta, plain.lam)
+    found, unit = products.persistent_excitation(x), products.persistent_excitation(plain)
+    np.testing.assert_allclose(found.mu, unit.mu * size**2, rtol=1e-9)
+    np.testing.assert_allclose(found.beta_bound, unit.beta_bound / size / size, rtol=1e-9)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(found.lambda_max, unit.lambda_max * size * size * size * size, rtol=1e-9)
+    sampled = products.sampled_mean_square_growth(x).squeeze()
+    assert np.isfinite(sampled.most) == (size < 1e70)
+    assert (sampled.growth == np.inf) == (size > 1e70)
+    assert np.isnan(sampled.least) == (size > 1e70)
+
+
+def test_mean_square_growth_of_long_keys_that_the_decay_makes_up_for():
+    x = generators.isotropic(T=64, K=4, lam=0.0, seed=1).to(torch.float64)
+    long = QDeltaInputs(x.q, 1e100 * x.k, x.v, x.g, x.beta, x.lam).with_alpha(1e-120)
+    found = products.sampled_mean_square_growth(long)
+    np.testing.assert_allclose(found.growth, 0.25 * 1e160 / 4, rtol=1e-6)
+
+
+def test_matrices_in_half_precision():
+    found = products.joint_spectral_radius_of(torch.eye(2, dtype=torch.bfloat16)[None] / 2)
+    assert (found.lower, found.upper) == (0.5, 0.5)
+
+
 # Bad input
 
 NONE = generators.isotropic(T=4, K=3).tokens(0, 0)
@@ -290,6 +317,14 @@ BAD = {
     "alpha_max": (lambda: products.joint_spectral_radius(1.0, 0.0), "alpha_max is 0.0; expected"),
     "beta_max": (lambda: products.joint_spectral_radius(1.0, 1.0, np.nan), "beta_max is nan; expected"),
     "directions": (lambda: products.joint_spectral_radius(1.0, directions=1), "directions is 1; expected"),
+    "a grid of 15 TB": (
+        lambda: products.joint_spectral_radius(2, directions=10**6),
+        "directions = 1000000 would take about .* GB; expected at most",
+    ),
+    "complex matrices": (
+        lambda: products.joint_spectral_radius_of(torch.eye(2, dtype=torch.complex64)[None]),
+        "finite real numbers",
+    ),
     "no matrices": (lambda: products.joint_spectral_radius_of(np.zeros((0, 2, 2))), r"shape \[0, 2, 2\]; expected"),
     "not square": (lambda: products.joint_spectral_radius_of(np.zeros((1, 2, 3))), r"shape \[1, 2, 3\]; expected"),
     "NaN": (lambda: products.joint_spectral_radius_of(np.full((1, 2, 2), np.nan)), "finite real numbers"),

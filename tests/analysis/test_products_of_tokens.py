@@ -79,6 +79,40 @@ def test_exponents_that_are_known():
     assert cycle.lyapunov_exponent.values[0, 0, 3] == -np.inf
 
 
+def scaled(x: QDeltaInputs, size: float, tokens=slice(None)) -> QDeltaInputs:
+    """Return x in float64 with the keys of some tokens so much longer."""
+    k = x.k.double()
+    k[0, tokens] *= size
+    return QDeltaInputs(x.q.double(), k, x.v.double(), x.g.double(), x.beta.double(), x.lam.double())
+
+
+@pytest.mark.parametrize("size", [1e4, 1e8, 1e20, 1e100])
+def test_one_token_that_expands_wipes_nothing_out(size):
+    found = products.lyapunov_spectrum(scaled(generators.isotropic(T=64, K=3, V=2, seed=1), size, 20), transient=0)
+    # Of the singular values of the product, by mpmath at size = 1e8; the largest is proportional to size^2.
+    exact = [0.40764 + 2 * np.log(size / 1e8) / 64, -0.15634, -0.44290]
+    np.testing.assert_allclose(found.lyapunov_exponent[0, 0], exact, atol=6e-4)
+    np.testing.assert_allclose(found.lyapunov_exponent.sum("exponent"), found.log_determinant, rtol=1e-9)
+
+
+@pytest.mark.parametrize("size", [1e8, 1e80])
+def test_exponents_of_long_keys_add_up_to_the_determinant(size):
+    found = products.lyapunov_spectrum(scaled(generators.isotropic(T=64, K=4, V=2, seed=1), size), transient=0)
+    assert np.isfinite(found.lyapunov_exponent).all()
+    np.testing.assert_allclose(found.lyapunov_exponent.sum("exponent"), found.log_determinant, rtol=1e-12)
+
+
+def test_a_wiped_direction_beside_one_that_expands():
+    k = torch.eye(4, dtype=torch.float64)[0].repeat(1, 20, 1, 1)
+    k[0, 10] = 1e9 * torch.tensor([3, 4, 0, 0]) / 5
+    one = torch.ones(1, 20, 1, dtype=torch.float64)
+    x = QDeltaInputs(k, k, one[..., None], 0 * one, one, 0 * one)
+    found = products.lyapunov_spectrum(x, transient=0, blocks=1)
+    exponents = found.lyapunov_exponent.values[0, 0]
+    np.testing.assert_allclose(exponents[:3], [2 * np.log(1e9) / 20, 0, 0], atol=0.2)
+    assert exponents[3] == -np.inf
+
+
 def test_decay_moves_every_exponent_by_its_logarithm():
     x = generators.isotropic(T=200, K=6)
     with_decay = products.lyapunov_spectrum(x.with_alpha(0.5)).lyapunov_exponent
@@ -165,6 +199,32 @@ def test_observed_growth_against_the_recurrence():
     assert found.rate.item() == pytest.approx(np.log(norms[100] / norms[20]) / 80, rel=1e-9)
     assert found.largest.item() == pytest.approx(max(norms))
     assert found.final.item() == pytest.approx(norms[-1])
+
+
+def test_one_long_key_makes_the_worst_window():
+    y = generators.isotropic(T=64, K=4, V=4, seed=1)
+    found = products.transient_growth(scaled(y, 1e100, 5)).squeeze()
+    exact = float(scaled(y, 1e100, 5).transition().operator_norm().max())
+    assert found.growth >= exact * (1 - 1e-12)
+    assert found.start <= 5 < found.stop
+    assert products.transient_growth(scaled(y, 1e80)).growth == np.inf
+    long = scaled(y, 1e80)
+    faded = products.transient_growth(QDeltaInputs(long.q, long.k, long.v, long.g - 360, long.beta, long.lam), 9)
+    assert np.isfinite(faded.growth).all()
+
+
+def test_a_memory_that_every_token_wipes_grows_by_nothing():
+    y = generators.isotropic(T=6, K=3)
+    wiped = QDeltaInputs(y.q, y.k, y.v, torch.full_like(y.g, -torch.inf), y.beta, y.lam)
+    assert products.transient_growth(wiped).growth == 0
+
+
+def test_a_memory_that_begins_at_zero_has_no_rate():
+    assert np.isnan(products.observed_growth(generators.isotropic(T=4, K=4)).rate)
+    assert np.isnan(products.observed_growth(generators.isotropic(T=64, K=4), transient=0, blocks=1).rate)
+    assert np.isnan(products.growth_summary(generators.isotropic(T=4, K=4)).observed)
+    beyond = products.observed_growth(scaled(generators.isotropic(T=64, K=4), 1e100)).squeeze()
+    assert (beyond.rate, beyond.largest, beyond.final) == (np.inf,) * 3
 
 
 # The summary

@@ -129,6 +129,12 @@ def test_the_curve_is_mean_and_spread_over_seeds():
     assert (curve.error.sel(pairs=40) > curve.error.sel(pairs=4)).all()
 
 
+def test_a_memory_that_leaves_the_dtype_recalls_nothing():
+    found = recall.measure(lam=2, beta=2, cos=1, pairs=64, writes=20, d=8, seeds=2)
+    assert np.isnan(found.accuracy).all()
+    assert not np.isfinite(found.error).any()
+
+
 BAD = {
     "lam": ({"lam": 3}, r"lam has values in \[3, 3\]; expected values in \[0, 2\]"),
     "alpha": ({"alpha": [0.5, 0.0]}, "alpha has values in .*; expected values in"),
@@ -142,7 +148,11 @@ BAD = {
     "distractors": ({"distractors": -1}, "distractors is -1; expected a whole number of at least 0"),
     "d": ({"d": 1}, "d is 1; expected a whole number of at least 2"),
     "V": ({"V": 0}, "V is 0; expected a whole number of at least 1"),
-    "seeds": ({"seeds": 0}, r"seeds is \[\]; expected one number, or distinct ones"),
+    "seeds": ({"seeds": 0}, "seeds is 0; expected a whole number of at least 1"),
+    "a large seed": ({"seeds": [2**64]}, "seeds is 18446744073709551616; expected a whole number from 0 to"),
+    "a fraction": ({"pairs": 4.0}, "pairs is 4.0; expected a whole number of at least 1"),
+    "no seeds": ({"seeds": None}, "seeds is None; expected a whole number of at least 1"),
+    "complex": ({"dtype": torch.complex64}, "dtype is torch.complex64; expected float16, bfloat16, float32 or float64"),
 }
 
 

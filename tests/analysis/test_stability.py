@@ -182,3 +182,15 @@ def test_the_figure_is_centred_on_no_growth_and_marks_the_token():
             "at cos(q, k) = 0.5, α = 1",
             "at β = 0.5, α = 1",
         }
+
+
+@pytest.mark.parametrize("quantity", ["norm", "mean square"])
+def test_a_decay_of_any_size_only_moves_the_map(quantity):
+    plain = stability_map("beta", 0.0, quantity=quantity, points=3).growth
+    found = stability_map("beta", 0.0, alpha=1e-200, quantity=quantity, points=3).growth
+    np.testing.assert_allclose(found, plain + np.log(1e-200), rtol=1e-14)
+
+
+def test_a_map_that_does_not_fit_into_memory():
+    with pytest.raises(ValueError, match=r"points = 10000000 would take about .* GB; expected at most"):
+        stability_map("beta", 0.0, points=10**7)
