@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import SupportsIndex
 
@@ -39,8 +40,11 @@ def feedbacks(inputs: QDeltaInputs, lam: Sequence[float], *, scaled: bool = Fals
     outside [0, 2], in one sentence.
     """
     found: dict[str, QDeltaInputs] = {}
+    # Six digits, unless others are the same in six.
+    alike = Counter(f"{value:g}" for value in {float(value) for value in lam})
     for value in lam:
-        name = f"λ × {value:g}" if scaled else f"λ = {value:g}"
+        said = f"{value:g}" if alike[f"{value:g}"] == 1 else repr(float(value))
+        name = f"λ × {said}" if scaled else f"λ = {said}"
         while name in found:  # the same number twice
             name += "′"
         found[name] = inputs.with_lam(value * inputs.lam if scaled else value)

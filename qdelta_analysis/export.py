@@ -18,7 +18,7 @@ import numpy as np
 from .extras import from_extra
 from .files import replacing
 from .plots.printing import for_print
-from .printed import check_fonts, check_texts, parts_of, unlimited
+from .printed import check_characters, check_fonts, check_texts, parts_of, unlimited
 from .provenance import provenance
 from .rendering import FORMATS, PNG_PIXELS_PER_INCH, Format, draw
 from .strict import dumps
@@ -58,10 +58,10 @@ def export(
     its fonts are embedded, and a warning says if the one that the theme asks for is not on this machine, or if no font
     has a character, which is then drawn as a box.
 
-    Raises ValueError for a venue, height, format or name that is none, and for TeX, which is drawn as it stands;
-    TypeError for parameters that JSON cannot hold, OSError where files cannot be written, and RuntimeError where no
-    Chrome can be started, with the command that brings one, where it takes too long, or where a font would not be
-    embedded. All files are written, or none.
+    Raises ValueError for a venue, height, format or name that is none, for TeX, which is drawn as it stands, and for a
+    text with control characters or half of a pair; TypeError for parameters that JSON cannot hold, OSError where files
+    cannot be written, and RuntimeError where no Chrome can be started, with the command that brings one, where it takes
+    too long or fails, or where a font would not be embedded. All files are written, or none.
     """
     if not isinstance(figure, BaseFigure):
         raise TypeError(f"figure is a {type(figure).__name__}; expected a plotly Figure.")
@@ -70,8 +70,9 @@ def export(
     path = _path(name, kinds)
     made = {"venue": venue if isinstance(venue, str) else "free", "size_in": [width, height]}
     made |= provenance(figure, parameters or {})
+    check_characters(printed := for_print(figure))
     # PDF and SVG are drawn in any case: they say which fonts and texts were drawn.
-    drawn = draw(for_print(figure), width, height, tuple(dict.fromkeys(("pdf", "svg", *kinds))))
+    drawn = draw(printed, width, height, tuple(dict.fromkeys(("pdf", "svg", *kinds))))
     parts = parts_of(drawn["pdf"])
     made["fonts"] = check_fonts(parts)
     check_texts(drawn["svg"], parts)

@@ -72,7 +72,8 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
 def read_tensors(path: str | os.PathLike[str], expected: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file; `expected` says in errors what it should have been.
 
-    Raises FileNotFoundError for no file, ValueError for another. The tensors are copies, so that the file may change.
+    Raises FileNotFoundError for no file, another OSError for one that cannot be read, ValueError for one of another
+    kind. The tensors are copies, so that the file may change.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -81,6 +82,8 @@ def read_tensors(path: str | os.PathLike[str], expected: str) -> tuple[dict[str,
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (no mapping)
             return tensors, dict(file.metadata() or {})
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error}); expected {expected}.") from error
     # Of a dtype that torch lacks, or a header that is no text, safetensors says so in other ways than its own.
     except (SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is no safetensors file ({error}); expected {expected}.") from error
@@ -98,7 +101,7 @@ def require_file(path: str | os.PathLike[str], expected: str) -> None:
 def _target(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     """Return where a path leads, all links followed, and what is there; refuse what cannot be replaced."""
     text = os.fspath(path)
-    if "\0" in text:
+    if not text or "\0" in text:
         raise ValueError(f"{text!r} cannot be written; expected a path without NUL.")
     with _naming(path):
         target = Path(os.path.realpath(text))

@@ -18,9 +18,14 @@ import xarray as xr
 from qdelta_kernels.gpu import HAS_TRITON
 from qdelta_kernels.triton.launch import table
 
+from .checks import require, require_count
+from .files import require_file
+
 # In a checkout a link to what `make bench` writes; an installed package has a copy.
 RECORDED = Path(__file__).with_name("recorded_kernels.json")
 _SHAPE = re.compile(r"(?P<B>\d+) x (?P<T>\d+), H (?P<H>\d+), K (?P<K>\d+), V (?P<V>\d+): (?P<what>.+)")
+_WRITTEN = "what `make bench` writes"
+_POSITIVE = 1e-9, 1e9  # milliseconds and shares that are anything
 _PASSES = ("forward", "forward + backward")
 
 
@@ -58,7 +63,7 @@ def launch_resources(arch: int = 90, bits: int = 16, K: int = 128) -> xr.Dataset
     return xr.Dataset(variables, coordinates, limit)
 
 
-def recorded_throughput(path: Path = RECORDED) -> xr.Dataset | None:
+def recorded_throughput(path: str | os.PathLike[str] = RECORDED) -> xr.Dataset | None:
     """Return what `make bench` recorded of the kernels on a GPU, or None where no such run has been recorded.
 
     `throughput` in tokens times heads per second, dims (pass, shape, kernel), NaN for what was not timed; `floor`, dims
@@ -66,29 +71,34 @@ def recorded_throughput(path: Path = RECORDED) -> xr.Dataset | None:
 
     Raises ValueError for a file that holds no such figures.
     """
-    if not path.is_file():
+    if not Path(path).exists():
         return None
-    recorded = json.loads(path.read_text())
-    milliseconds, shares, device = _times(recorded["figures"])
+    require_file(path, _WRITTEN)
+    try:
+        recorded = json.loads(Path(path).read_bytes())
+        milliseconds, shares, device = _times(recorded["figures"])
+        about = {"date": str(recorded["machine"]["date"]), "title": str(recorded["title"])}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); expected {_WRITTEN}.") from error
     if not milliseconds or device is None:
-        raise ValueError(f"{path} holds no forward times with a device's name; expected what `make bench` writes.")
+        raise ValueError(f"{path} holds no forward times with a device's name; expected {_WRITTEN}.")
     shapes = list(dict.fromkeys(shape for _, shape, _ in milliseconds))
     kernels = list(dict.fromkeys(kernel for *_, kernel in milliseconds))
     work = np.array([B * T * H for B, T, H, *_ in shapes])
     times = np.array([[[milliseconds.get((p, s, k), np.nan) for k in kernels] for s in shapes] for p in _PASSES])
-    ours = np.array([milliseconds["forward", shape, "ours"] * shares.get(shape, np.nan) for shape in shapes])
+    floors = [milliseconds.get(("forward", shape, "ours"), np.nan) * shares.get(shape, np.nan) for shape in shapes]
     per_second = {"units": "tokens x heads / s"}
     return xr.Dataset(
         {
             "throughput": (("pass", "shape", "kernel"), 1e3 * work[:, None] / times, per_second),
-            "floor": ("shape", 1e3 * work / ours, per_second),
+            "floor": ("shape", 1e3 * work / floors, per_second),
         },
         {
             "pass": list(_PASSES),
             "kernel": kernels,
             **{name: ("shape", [shape[i] for shape in shapes]) for i, name in enumerate("BTHKV")},
         },
-        {"device": device, "date": recorded["machine"]["date"], "title": recorded["title"]},
+        {"device": device, **about},
     )
 
 
@@ -102,10 +112,15 @@ def _times(figures: list[dict[str, Any]]) -> tuple[dict, dict, str | None]:
         if not (found := _SHAPE.fullmatch(name)):
             continue
         shape = tuple(int(found[size]) for size in "BTHKV")
+        for size, count in zip("BTHKV", shape, strict=True):
+            require_count(f"{size} of {name}", count, 1, 2**31)
         what, _, kernel = found["what"].partition(", ")
+        timed = what in _PASSES and figure["unit"] == "ms"
+        if timed or what == "fused floor / ours":
+            require(name, value, *_POSITIVE)
         if what == "fused floor / ours":
             shares[shape] = value
-        elif what in _PASSES and figure["unit"] == "ms":
+        elif timed:
             milliseconds[what, shape, kernel] = value
     return milliseconds, shares, device
 

@@ -8,18 +8,32 @@ import sys
 import unicodedata
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from .extras import from_extra
 from .plots.theme import FONT
 
-# As pandoc reads it: what stands close between dollars; and commands outside of them.
-_COMMANDS = "alpha|beta|gamma|delta|epsilon|lambda|mu|rho|sigma|theta|omega|frac|sqrt|sum|hat|bar|cdot|times|leq?|geq?"
+with from_extra("lab"):
+    import plotly.graph_objects as go
+
+# Between dollars: a letter or what has a mark of TeX, or anything that no word touches; an amount of money is none of
+# them. Elsewhere a backslash and what it names, outside of a path of Windows.
 _TEX = re.compile(
-    rf"(?<!\\)\$(?=\S)[^$]*(?<=\S)\$(?!\d)|\\\(.*\\\)|\\\[.*\\\]|\\(?:{_COMMANDS}|math\w+|text\w*)\b", re.IGNORECASE
+    r"""(?<!\\)\$(?!\d[^$]*\$\d|[/),.;:])(?:\ ?[^\W\d_]\ ?|[^$]*[\\_^{][^$]*)(?<!\()\$
+    |(?<![\\\w])\$(?:[^\s\d/),.;:$][^$]*|\d[^\s$]*)(?<![\s(])\$(?!\d)
+    |\\\(.*\\\)|\\\[.*\\\]|\\[A-Za-z|{},;!_%\#&]""",
+    re.VERBOSE,
 )
+_PATH = re.compile(r"(?<!\w)(?:[A-Za-z]:|\.\.?|\\(?=\\[\w.-]+\\))(?>(?:\\[\w.%~-]+(?:\ [\w.%~-]+)*)+)(?![{^])")
+
+# What neither XML nor UTF-8 has, and how plotly lets a text name a character.
+_NO_CHARACTER = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+_ENTITY = re.compile(r"&#(?:x([\da-fA-F]+)|(\d+));")
+_UNPRINTED = {"template", "hovertemplate", "hovertext", "customdata", "meta", "ids", "uid"}
 
 # A page of pypdf, and the same or a group in it.
 Part = tuple[Any, Any]
@@ -92,12 +106,44 @@ def check_fonts(parts: Sequence[Part]) -> list[str]:
     return sorted(fonts)
 
 
+def check_characters(figure: go.Figure) -> None:
+    """Refuse texts with what is no character, which no browser draws: controls, half of a pair, as an entity too."""
+    held: Any = figure.to_dict()
+    for text in [*_texts(held["layout"]), *(text for trace in held["data"] for text in _texts(_printed(trace)))]:
+        if _NO_CHARACTER.search(_ENTITY.sub(_decoded, text)):
+            raise ValueError(f"the text {text[:200]!r} has what no file can hold; expected characters alone.")
+
+
+def _printed(trace: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a trace what may be on paper: nothing that is only shown under the pointer."""
+    pointed = trace["type"].startswith("scatter") and "text" not in trace.get("mode", "")
+    pointed |= trace["type"] == "heatmap" and "texttemplate" not in trace
+    return {name: x for name, x in trace.items() if name not in _UNPRINTED and not (name == "text" and pointed)}
+
+
+def _texts(x: Any) -> Iterator[str]:
+    if isinstance(x, str):
+        yield x
+    elif isinstance(x, Mapping):
+        for name, part in x.items():
+            if name not in _UNPRINTED and not (name == "bdata" and "dtype" in x):
+                yield from _texts(part)
+    elif isinstance(x, list | tuple) or (isinstance(x, np.ndarray) and x.dtype.kind in "OSU"):
+        for part in x:
+            yield from _texts(part)
+
+
+def _decoded(entity: re.Match[str]) -> str:
+    number = int(entity[1], 16) if entity[1] else int(entity[2])
+    return chr(number) if number <= sys.maxunicode else entity[0]
+
+
 def check_texts(svg: bytes, parts: Sequence[Part]) -> None:
     """Refuse texts in TeX, which are drawn as they stand, and warn of characters that no font on this machine has."""
     root = ET.fromstring(svg)
     texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     for text in texts:
-        if _TEX.search(text):
+        if _TEX.search(_PATH.sub("", text)):
             raise ValueError(
                 f"the text {text!r} is TeX, which a figure shows as it stands; expected Unicode and HTML, such as λ, "
                 "x<sub>t</sub>, 10<sup>−3</sup>."

@@ -34,7 +34,7 @@ def draw(figure: go.Figure, width: float, height: float, formats: tuple[Format, 
     """Return a figure of width x height inches in each format, PNG at 300 pixels an inch, all by the same browser.
 
     The browser starts with the first figure and ends with this process. Raises RuntimeError where none can be started,
-    with the command that brings one, or where it takes too long for what there is to draw.
+    with the command that brings one, or where it fails, or takes too long for what there is to draw.
     """
     traces: Any = figure.data
     points = sum(map(_points, traces))
@@ -44,13 +44,16 @@ def draw(figure: go.Figure, width: float, height: float, formats: tuple[Format, 
     for kind in formats:
         scale = PNG_PIXELS_PER_INCH / PIXELS_PER_INCH if kind == "png" else 1
         size = {"width": width * PIXELS_PER_INCH, "height": height * PIXELS_PER_INCH}
+        browser = _Browser.get()
         try:
-            drawn[kind] = _Browser.get().calculate(figure_dict, {"format": kind, "scale": scale, **size}, patience)
+            drawn[kind] = browser.calculate(figure_dict, {"format": kind, "scale": scale, **size}, patience)
         except TimeoutError:  # asyncio's, which says nothing
             raise RuntimeError(
                 f"the figure has {points:,} points, and its {kind.upper()} was not drawn within {patience:.0f} s; "
                 "expected fewer: draw a part of them, their extremes, or a histogram or heat map of them."
             ) from None
+        except Exception as error:  # kaleido's own, of many kinds
+            raise RuntimeError(f"the browser did not draw the figure's {kind.upper()} ({error}).") from error
     return drawn
 
 

@@ -180,6 +180,11 @@ class _Tasks:
         self.size = int(min(max(wanted, 1), _TASK_POINTS, 8 * self.size))
 
 
+def require_sweep(measure: str | Measure, grid: Mapping[str, Sequence[Any] | np.ndarray], make: str | Source) -> None:
+    """Raise ValueError for what `run` refuses before it computes anything."""
+    _plan(measure, grid, make, None)
+
+
 def _plan(measure: str | Measure, grid: Mapping[str, Any], make: str | Source, batched: bool | None) -> Plan:
     named = _named("measure", measure, MEASURES)
     require_grid({name: len(values) for name, values in grid.items() if isinstance(values, Sized)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -53,7 +53,7 @@ class MemoryEvolution(Whole, W.VBox):
 
     `views` and `dataset` (`evolution.evolve`) hold what is shown, under each memory's name. Where the controls ask for
     what cannot be computed, it is said why in the place of the pictures, and nothing is exported. Raises ValueError for
-    more than one sequence, another number of lam, or a layer, head or token that is not there.
+    no inputs, more than one sequence, another number of lam, or a layer, head or token that is not there.
     """
 
     def __init__(
@@ -67,9 +67,11 @@ class MemoryEvolution(Whole, W.VBox):
         token: int | None = None,
     ):
         self._trained = inputs is None
-        given = load_trained() if inputs is None else inputs
-        self._layers: list[QDeltaInputs] = [given] if isinstance(given, QDeltaInputs) else list(given)
-        self._check(lam, compare, layer, head)
+        given: Any = load_trained() if inputs is None else [inputs] if isinstance(inputs, QDeltaInputs) else inputs
+        self._layers: list[QDeltaInputs] = list(given) if isinstance(given, Iterable) else []
+        if not self._layers or not all(isinstance(x, QDeltaInputs) for x in self._layers):
+            raise ValueError(f"inputs is {given!r:.200}; expected QDeltaInputs, or a list of them, a layer each.")
+        lam = self._checked(lam, compare, layer, head)
         self._quiet = False
         self._problem, self._legend = W.HTML(), W.HTML()
         self._screen = Screen(self._refresh, saying(self._problem))
@@ -134,17 +136,20 @@ class MemoryEvolution(Whole, W.VBox):
         lines = [f"from qdelta_analysis import {names}", "", f"inputs = {source}.heads({self._head.value})"]
         return "\n".join([*lines, f"evolved = evolution.evolve({made})", ""])
 
-    def _check(self, lam: Sequence[float], compare: str, layer: int, head: int) -> None:
+    def _checked(self, lam: Sequence[float], compare: str, layer: int, head: int) -> list[float]:
         if compare not in ("lam", "rules"):
             raise ValueError(f"compare is {compare!r}; expected 'lam' or 'rules'.")
+        if np.ndim(lam) != 1:
+            raise ValueError(f"lam is {lam!r}; expected a list of one to {_MOST} numbers.")
         if not 1 <= len(lam) <= _MOST:
             raise ValueError(f"lam has {len(lam)} values; expected one to {_MOST}, which stand side by side.")
-        require_all("lam", lam, 0, 2)
+        numbers = require_all("lam", lam, 0, 2).tolist()
         require_count("layer", layer, 0, len(self._layers) - 1)
         for x in self._layers:
             if x.B != 1:
                 raise ValueError(f"inputs have B = {x.B} sequences; expected one.")
         require_count("head", head, 0, self._layers[layer].H - 1)
+        return numbers
 
     def _build_controls(self, lam: Sequence[float], compare: str, layer: int, head: int) -> None:
         buttons = {"button_width": "96px"}
@@ -187,7 +192,6 @@ class MemoryEvolution(Whole, W.VBox):
 
     def _arranged(self) -> tuple[W.Widget, ...]:
         row = lambda: W.Layout(flex_flow="row wrap", grid_gap="4px 10px")
-        parameters = lambda: {**self.dataset.attrs, "memories": list(self.views), "token": self.token}
         self._feedbacks = W.Box([*self._sliders, self._mode], layout=row())
         self._fit_controls()
         return (
@@ -198,8 +202,16 @@ class MemoryEvolution(Whole, W.VBox):
             self._numbers,
             self._legend,
             self._panels,
-            ExportRow("memories", self.figure, parameters, WIDE, [self._copy]),
+            ExportRow("memories", self.figure, self._made_with, WIDE, [self._copy]),
         )
+
+    def _made_with(self) -> dict[str, Any]:
+        """Return what an export says: which tokens, memories and feedbacks are shown, the numbers in full."""
+        shown: dict[str, Any] = {**self.dataset.attrs, "layer": self._layer.value, "head": self._head.value}
+        shown |= {"token": self.token, "compare": self._columns.value, "memories": list(self.views)}
+        if self._columns.value == "rules":
+            return shown
+        return shown | {"lam": self.lam, "scaled": self._mode.value == _SCALE}
 
     def _fit_controls(self) -> None:
         self._feedbacks.layout.display = "none" if self._columns.value == "rules" else None

@@ -13,6 +13,7 @@ import ipywidgets as W
 import plotly.graph_objects as go
 from torch import Tensor
 
+from ..checks import require_count
 from ..data import load_trained
 from ..guarantees import TokenStatement, at_token
 from ..plots import explorer_figure, log_if_wide, panels_figure, plane_range, spectrum_traces, time_traces, value_ranges
@@ -47,7 +48,7 @@ class Explorer(Whole, W.VBox):
 
     `settings` and `token` say what is shown first; both can be read at any time, as can `view`, the arrays behind
     every panel. Where the controls ask for what cannot be computed, it is said why in the place of the pictures, and
-    nothing is exported. Raises ValueError for settings that are not there.
+    nothing is exported. Raises ValueError for settings or a token that are not there.
     """
 
     def __init__(self, settings: Settings | None = None, token: int | None = None):
@@ -58,7 +59,9 @@ class Explorer(Whole, W.VBox):
         self._set_controls(settings or Settings())
         self.inputs = self.settings.inputs()
         self.view: View = view(self.inputs)
-        token = self.view.T // 2 if token is None else token
+        if token is None:
+            token = self.view.T // 2
+        require_count("token", token, 0, self.view.asked - 1)
         # The browser draws the memory by itself; while it does, the panels follow three times a second.
         self.scrubber = StateScrubber(title="Memory S after the token", report_interval=330)
         self._load_scrubber()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
+from numbers import Real
+from typing import Any
 
 import ipywidgets as W
+import numpy as np
 import plotly.graph_objects as go
 
 from .exporting import ExportRow
@@ -18,12 +22,13 @@ class Slides(Whole, W.VBox):
 
     Each keyword names an argument of `make` and gives its slider's (low, high, step, start), or a switch's start, True
     or False. Where `make` raises, what it raised stands above the empty place of the figure, until a slider is moved to
-    where it does not; nothing can be exported then. Raises what `make` raises of the values that it starts with.
+    where it does not; nothing can be exported then. Raises ValueError for a keyword that is neither, and
+    what `make` raises of the values that it starts with.
     """
 
     def __init__(self, make: Callable[..., go.Figure], **ranges: tuple[float, float, float, float] | bool):
         self.sliders = {
-            name: _switch(name, given) if isinstance(given, bool) else _slider(name, *given)
+            name: _switch(name, bool(given)) if isinstance(given, bool | np.bool_) else _slider(name, given)
             for name, given in ranges.items()
         }
         self.figure = LiveFigure(make(**self.values))
@@ -47,7 +52,13 @@ class Slides(Whole, W.VBox):
         return self.figure.figure
 
 
-def _slider(name: str, low: float, high: float, step: float, start: float) -> W.FloatSlider:
+def _slider(name: str, given: Any) -> W.FloatSlider:
+    numbers = list(given) if isinstance(given, tuple | list | np.ndarray) else []
+    if len(numbers) != 4 or not all(isinstance(x, Real) and isfinite(x) for x in numbers):
+        raise ValueError(f"{name} is {given!r}; expected (low, high, step, start) in finite numbers, or True or False.")
+    low, high, step, start = map(float, numbers)
+    if not low <= start <= high or low == high or step <= 0:
+        raise ValueError(f"{name} is {given!r}; expected low < high, a step above 0, and a start from low to high.")
     style, layout = {"description_width": "60px"}, W.Layout(width="420px")
     return W.FloatSlider(
         start, min=low, max=high, step=step, description=name, style=style, layout=layout, readout_format=".2f"

@@ -23,6 +23,7 @@ from .. import sweep
 from ..plots import sweep_figure, sweep_state
 from ..sweep.measures import Measure
 from ..sweep.points import GATES, name_of
+from ..sweep.running import require_sweep
 from ..sweep.sources import Source
 from ..sweep.store import FAILED, MISSING
 from ..sweep.terminal import grid_of, values_of
@@ -60,7 +61,7 @@ class SweepExplorer(Whole, W.VBox):
 
     `data` is what is known so far, as `sweep.run` returns it. Where the controls ask for no sweep, or what is drawn
     cannot be, it is said why, the picture is hidden, and nothing is exported. Closed, it stops. Raises ValueError for
-    names or values that are none.
+    what `sweep.run` refuses; values out of range are points that fail.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class SweepExplorer(Whole, W.VBox):
         number: str = "recall_error",
         folder: str | os.PathLike | None = None,
     ):
-        self._stop, self._worker = threading.Event(), None  # first: a widget that cannot be made is closed too
+        # First: a widget that cannot be made is closed too.
+        self._stop, self._worker, self._closed = threading.Event(), None, False
         self._measures = _choices("measure", measure, sweep.MEASURES)
         self._sources = _choices("tokens", tokens, sweep.SOURCES)
         self._temporary = tempfile.TemporaryDirectory(prefix="qdelta-sweeps-") if folder is None else None
@@ -115,8 +117,11 @@ class SweepExplorer(Whole, W.VBox):
         return self._worker is not None and self._worker.is_alive()
 
     def start(self) -> None:
-        """Compute what is missing, in the background; the kernel stays free. Does nothing while a sweep runs."""
-        if self.running:
+        """Compute what is missing, in the background; the kernel stays free.
+
+        Does nothing while a sweep runs, or once the widget is closed.
+        """
+        if self.running or self._closed:
             return
         try:
             call = {"grid": self.grid, "path": self.path, "retry_failed": self._retry.value}
@@ -135,7 +140,8 @@ class SweepExplorer(Whole, W.VBox):
         self._stop.set()
 
     def close(self) -> None:
-        """Close the widget, and cancel the sweep that runs."""
+        """Close the widget, and cancel the sweep that runs; no other starts."""
+        self._closed = True
         self.cancel()
         super().close()
 
@@ -161,6 +167,11 @@ class SweepExplorer(Whole, W.VBox):
         )
 
     def _build(self, measure: str, tokens: str, across: tuple[str, str], up: tuple[str, str], also: str) -> None:
+        for name, axis in {"across": across, "up": up}.items():
+            if not isinstance(axis, tuple | list) or [type(part) for part in axis] != [str, str]:
+                raise ValueError(f"{name} is {axis!r}; expected a name and values, such as ('lam', '0:1:21').")
+        if not isinstance(also, str):
+            raise ValueError(f"also is {also!r}; expected other axes, such as 'beta=1; seed=0:7:8'.")
         layout, style = W.Layout(width="240px"), {"description_width": "64px"}
         drop = lambda **given: W.Dropdown(**{"layout": layout, "style": style, **given})
         text = lambda **given: W.Text(**{"layout": layout, "style": style, "continuous_update": False, **given})
@@ -169,12 +180,12 @@ class SweepExplorer(Whole, W.VBox):
         self._measure: Any = drop(options=list(self._measures), value=measure, description="measure")
         self._number: Any = drop(options=[], description="show")
         hint = "values: 0,0.5,1 or FIRST:LAST:HOW-MANY"
-        axis = lambda label, name, values: (
+        one = lambda label, name, values: (
             drop(options=self._names(name), value=name, description=label),
             text(value=values, tooltip=hint, layout=W.Layout(width="160px")),
         )
-        self._across: tuple[Any, Any] = axis("across", *across)
-        self._up: tuple[Any, Any] = axis("up", *up)
+        self._across: tuple[Any, Any] = one("across", *across)
+        self._up: tuple[Any, Any] = one("up", *up)
         hint = "the other axes, NAME=VALUES; ... and of several values the mean is drawn"
         self._also: Any = text(value=also, description="also", tooltip=hint, layout=W.Layout(width="470px"))
         self._retry = W.Checkbox(description="failed ones again", indent=False, layout=W.Layout(width="140px"))
@@ -251,7 +262,9 @@ class SweepExplorer(Whole, W.VBox):
 
     def _known(self) -> xr.Dataset:
         """Read what is kept of this sweep, or lay out an empty one."""
-        grid, path = self.grid, self.path
+        grid = self.grid
+        require_sweep(self._measures[self._measure.value], grid, self._sources[self._source.value])
+        path = self.path
         if path.exists():
             return sweep.load(path)
         shape = [len(values) for values in grid.values()]

@@ -159,6 +159,7 @@ def test_what_is_no_file_is_said(command, tmp_path, as_users_call):
         tmp_path / ("x" * 300): "File name too long",
         "a\nb": "no file and no preset",
         "": "source is '', no file and no preset",
+        **({memory: f"{memory} cannot be read"} if Path(memory := "/proc/self/mem").exists() else {}),
     }.items():
         status, _, wrong = run(command, path)
         assert status == 2
@@ -189,7 +190,7 @@ def test_output_goes_through_links_and_never_over_the_input(tmp_path, as_users_c
         tmp_path / "fifo": "it is a FIFO",
         "/dev/null": "it is a device",
         tmp_path / "no" / "x.nc": "expected a file in a folder that exists",
-        "": "it is a folder",
+        "": "'' cannot be written; expected a path",
     }.items():
         status, _, wrong = run("trace", source, "-o", output)
         assert status == 2

@@ -62,6 +62,9 @@ def test_the_rules_are_what_their_names_say():
 
 def test_feedbacks_replace_or_scale_and_keep_their_names_apart():
     assert list(evolution.feedbacks(INPUTS, [0.5, 0.5, 1])) == ["λ = 0.5", "λ = 0.5′", "λ = 1"]
+    close = [0.1234567, 0.1234568, 0.1234568, 0.30000000000000004]
+    names = ["λ = 0.1234567", "λ = 0.1234568", "λ = 0.1234568′", "λ = 0.3"]
+    assert list(evolution.feedbacks(INPUTS, close)) == names
     (found,) = evolution.feedbacks(INPUTS, [0.5], scaled=True).values()
     assert torch.equal(found.lam, 0.5 * INPUTS.lam)
     with pytest.raises(ValueError, match=r"lam has values in \[3, 3\]"):
@@ -238,12 +241,35 @@ def test_the_widget_moves_what_it_drew():
         ({"token": 1024}, r"token is 1024; expected a whole number from 0 to 1023"),
         ({"compare": "both"}, r"compare is 'both'; expected 'lam' or 'rules'"),
         ({"lam": [2.5]}, r"lam has values in \[2.5, 2.5\]"),
+        ({"lam": 0.5}, r"lam is 0.5; expected a list of one to 4 numbers"),
+        ({"lam": None}, r"lam is None; expected a list of one to 4 numbers"),
+        ({"lam": ["half"]}, r"lam is \['half'\]; expected numbers from 0 to 2"),
+        ({"inputs": []}, r"inputs is \[\]; expected QDeltaInputs, or a list of them"),
+        ({"inputs": [3]}, r"inputs is \[3\]; expected QDeltaInputs, or a list of them"),
+        ({"inputs": 3}, r"inputs is 3; expected QDeltaInputs, or a list of them"),
+        ({"token": -1}, r"token is -1; expected a whole number from 0 to 1023"),
     ],
 )
 @pytest.mark.usefixtures("as_users_call")
 def test_the_widget_refuses_what_is_not_there(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         MemoryEvolution(**options)
+
+
+def test_an_export_says_what_is_shown():
+    lam = (0.1234567, 0.1234568)
+    widget = MemoryEvolution(lam=lam, head=1, layer=2, token=5)
+    made_with = widget.children[-1]._parameters()
+    assert list(widget.views) == ["λ = 0.1234567", "λ = 0.1234568"] == made_with["memories"]
+    held = {"layer": 2, "head": 1, "token": 5, "compare": "lam", "lam": list(lam), "scaled": False}
+    assert held.items() <= made_with.items()
+    widget._mode.value, widget._head.value = "× learned", 3
+    made_with = widget.children[-1]._parameters()
+    assert {"head": 3, "scaled": True}.items() <= made_with.items()
+    widget._columns.value = "rules"
+    made_with = widget.children[-1]._parameters()
+    assert made_with["compare"] == "rules"
+    assert "lam" not in made_with
 
 
 def test_a_memory_that_outgrows_what_is_drawn_ends_there():

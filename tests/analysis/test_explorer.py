@@ -129,9 +129,12 @@ def test_a_memory_that_outgrows_the_screen_is_said_to():
     assert f"Shown up to token {explorer.view.T - 1} of 400: there ‖S‖ passes 1e30" in explorer._words.value
 
 
-def test_what_is_not_there_is_refused_before_anything_moves():
+def test_what_is_not_there_is_refused_before_anything_moves(as_users_call):
     with pytest.raises(ValueError, match="layer is 9; expected 0 to 2"):
         Explorer(dataclasses.replace(Settings(), layer=9))
+    for token in (-1, 1024, 10**6, 0.5):
+        with pytest.raises(ValueError, match=f"token is {token}; expected a whole number from 0 to 1023"):
+            Explorer(token=token)
 
 
 def test_a_figure_holds_every_panel_and_is_readable():

@@ -413,7 +413,25 @@ def test_a_disk_that_fills_up_leaves_what_was_there(undrawn, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     "text",
-    [r"$\lambda$", "$x$", r"norm $\|A\|_2$ of A", r"\(x\)", r"\lambda over time", r"\mathbf{S}", "$5\\sigma$", "$k^2$"],
+    [
+        *[r"$\lambda$", "$x$", r"norm $\|A\|_2$ of A", r"\(x\)", r"\lambda over time", r"\mathbf{S}", "$5\\sigma$"],
+        *[
+            "$k^2$",
+            "$ x_t $",
+            r"$\tau$2",
+            "2$x$",
+            "$x_t$2",
+            "$ x $",
+            "$SNR$",
+            "$log x$",
+            "$2x$",
+            "$1/2$",
+            "$Q K$ and V",
+        ],
+        *[r"\alpha_t", r"\lambda_1", r"\sigma2", r"\tau", r"\phi", r"\eta", r"\kappa", r"\pm", r"\infty", r"x \in R"],
+        *[r"\approx", r"\to", r"\log", r"\nabla", r"\varepsilon", r"\bm{S}", r"\|S\|", r"\Vert", r"\\alpha", r"5\%"],
+        *[r"f:\mathbb{R}", r"S\lambda", r"C:\new in \alpha", r"λ\,t"],
+    ],
 )
 def test_tex_is_told_from_text(text):
     svg = f'<svg xmlns="http://www.w3.org/2000/svg"><text><tspan>{text}</tspan></text></svg>'.encode()
@@ -421,10 +439,57 @@ def test_tex_is_told_from_text(text):
         check_texts(svg, [])
 
 
-@pytest.mark.parametrize("text", ["$5 to $10", "λ", "a_1^2", r"C:\temp", "US$", "5 $", r"{x}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["$5 to $10", "λ", "a_1^2", "US$", "5 $", "{x}", "US$/GB vs EU$", "cost ($/GB) vs price ($)", "$/GB,$/TB"],
+        *["$5/$10", "5 $ or 6 $", "5$ and 6$", "$5 million vs EU$", "$5 x_1 $10", "price ($) of x_t in ($)", "50 %"],
+        *[r"C:\temp", r"C:\new", r"c:\users\tau\x.csv", r"C:\Program Files\new thing\a_t.txt", r"(D:\data\run 1\nu)"],
+        *[r"\\server\share\nu", r"..\new", "a\\", "a \\ b"],
+    ],
+)
 def test_text_is_no_tex(text, monkeypatch):
     monkeypatch.setattr("qdelta_analysis.printed._missing", lambda texts, parts: set())
     check_texts(f'<svg xmlns="http://www.w3.org/2000/svg"><text>{text}</text></svg>'.encode(), [])
+
+
+@pytest.mark.parametrize("text", ["a\x01b\x00c", "a\ud800b", "\x1b[1m", "\uffff", "&#1;", "&#xd800;"])
+@pytest.mark.usefixtures("as_users_call")
+def test_what_is_no_character_is_refused_before_anything_is_drawn(text, undrawn, tmp_path):
+    figures = [
+        small(xaxis_title=text),
+        small(annotations=[{"text": text}]),
+        small(xaxis={"ticktext": [text], "tickvals": [0]}),
+        go.Figure(go.Scatter(x=["a", text], y=[1, 2])),
+        go.Figure(go.Bar(x=np.array([text, "b"]), y=[1, 2])),
+        go.Figure(go.Scatter(y=[1, 2], mode="markers+text", text=["a", text])),
+    ]
+    for figure in figures:
+        with pytest.raises(ValueError, match=f"the text {re.escape(repr(text))} has what no file can hold; expected"):
+            export(figure, tmp_path / "figure")
+    assert undrawn.asked == []
+    pointed = {"text": ["a", text], "hovertext": [text], "customdata": [text], "meta": text, "hovertemplate": text}
+    shown = go.Figure(go.Scatter(y=[1, 2], mode="lines", **pointed), {"title": {"text": text}})
+    assert len(export(shown.add_heatmap(z=[[1]], text=[[text]]), tmp_path / "figure")) == 4
+
+
+@pytest.mark.parametrize("text", ["a\tb\nc", "&#955; &#x3bb; &lt;", "\x7f \x85", "&#99999999;", "\U0001f600"])
+def test_characters_are_none_that_are_refused(text, undrawn, tmp_path):
+    assert len(export(small(xaxis_title=text), tmp_path / "figure")) == 4
+
+
+@pytest.mark.usefixtures("as_users_call")
+def test_a_browser_that_fails_is_one_sentence(tmp_path, monkeypatch):
+    class Failing:
+        def calculate(self, *_):
+            raise LookupError("Error 525: plotly.js error")
+
+    monkeypatch.setattr(rendering._Browser, "get", Failing)
+    with pytest.raises(
+        RuntimeError, match=r"the browser did not draw the figure's PDF \(Error 525: plotly\.js error\)\."
+    ):
+        export(small(), tmp_path / "figure")
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_chrome

@@ -127,3 +127,54 @@ def test_a_file_that_lacks_what_is_shown_is_refused(recorded, kept):
     path.write_text(json.dumps(whole))
     with pytest.raises(ValueError, match=r"kernels\.json holds no forward times with a device's name; expected what"):
         hardware.recorded_throughput(path)
+
+
+FIGURES = [
+    {"name": "GPU: device-to-device copy, read + write", "value": 3.0, "unit": "TB/s"},
+    {"name": "1 x 64, H 2, K 64, V 64: forward, FLA gated", "value": 1.0, "unit": "ms"},
+    {"name": "1 x 64, H 2, K 64, V 64: forward, ours", "value": 0.5, "unit": "ms"},
+]
+
+
+def holding(*figures) -> bytes:
+    return json.dumps({"title": "t", "machine": {"date": "d"}, "figures": figures}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *[b"", b"[]", b"{}", b"null", b'{"figures":3}', b'{"figures":[{"x":1}]}'],
+        *[
+            b'{"figures":[{"name":1,"value":2}]}',
+            b"\\xff",
+            b"[" * 100_000,
+            json.dumps({"title": "t", "figures": FIGURES}).encode(),
+            holding(),
+        ],
+        *[holding(*FIGURES[:2], FIGURES[2] | {"value": x}) for x in (0, -1, "1", None, float("nan"), 10**400)],
+        holding(*FIGURES, {"name": "1 x 64, H 2, K 64, V 64: fused floor / ours", "value": 0, "unit": ""}),
+        holding(*FIGURES, {"name": "1 x 0, H 2, K 64, V 64: forward, ours", "value": 1.0, "unit": "ms"}),
+        holding(*FIGURES, {"name": f"{10**30} x 1, H 2, K 64, V 64: forward, ours", "value": 1.0, "unit": "ms"}),
+    ],
+)
+def test_a_damaged_file_is_named(content, tmp_path, as_users_call):
+    (tmp_path / "kernels.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"kernels\.json (cannot be read|holds no forward times).*; expected what `"):
+        hardware.recorded_throughput(tmp_path / "kernels.json")
+
+
+def test_a_path_is_a_text_too_and_a_folder_is_no_file(tmp_path, as_users_call):
+    path = tmp_path / "kernels.json"
+    path.write_bytes(holding(*FIGURES))
+    found = hardware.recorded_throughput(str(path)).throughput.sel({"pass": "forward"})
+    np.testing.assert_allclose(found.squeeze(), [128 / 1e-3, 128 / 0.5e-3])
+    with pytest.raises(ValueError, match="is a folder; expected what `make bench` writes"):
+        hardware.recorded_throughput(tmp_path)
+
+
+def test_a_shape_without_a_time_of_ours_has_no_floor(tmp_path):
+    path = tmp_path / "kernels.json"
+    path.write_bytes(holding(*FIGURES[:2]))
+    found = hardware.recorded_throughput(path)
+    assert np.isnan(found.floor).all()
+    assert found.throughput.sel({"pass": "forward"}).item() == 128 / 1e-3

@@ -242,10 +242,22 @@ def test_what_controls_cannot_mean_is_said():
     explorer._also.value = "lam=1"
     assert "expected each once" in explorer._message.value
     explorer._also.value = "width=3"
+    assert "expected lam, beta, alpha and parameters of" in explorer._message.value
+    explorer._up[1].value = "zzz"
+    assert "expected a list of numbers" in explorer._message.value
+    explorer._up[1].value = "1,2"
     explorer.start()
     explorer.wait(30)
     assert "expected lam, beta, alpha and parameters of" in explorer._message.value
     assert not explorer._start.disabled
+
+
+def test_closed_it_starts_no_sweep():
+    explorer = SweepExplorer(**SMALL)
+    explorer.close()
+    explorer.start()
+    assert explorer._worker is None
+    assert not explorer.running
 
 
 def test_its_code_runs_the_same_sweep(tmp_path, monkeypatch):
@@ -280,6 +292,13 @@ def test_it_exports_what_it_shows(tmp_path, monkeypatch):
         ({"tokens": 3}, "tokens is 3; expected a function, or one of cone"),
         ({"across": ("lam", "0:1")}, "lam is '0:1'; expected values such as"),
         ({"up": ("lam", "0,1")}, "expected each once"),
+        ({"across": ("lam", "0:1:100000"), "up": ("c", "0:1:100000"), "also": "N=8"}, "c 100,000 x lam 100,000.* GB"),
+        ({"across": ("lam", "zzz")}, r"grid has lam = \['zzz'\]; expected a list of numbers"),
+        ({"across": ("nope", "0:1:3")}, "grid has the axes .*nope; expected lam, beta, alpha and parameters of"),
+        ({"across": ("lam", "0,0")}, "expected distinct values"),
+        ({"across": ("lam",)}, r"across is \('lam',\); expected a name and values"),
+        ({"up": ("c", 3)}, r"up is \('c', 3\); expected a name and values"),
+        ({"also": None}, "also is None; expected other axes"),
     ],
 )
 def test_bad_input(options, sentence, as_users_call, monkeypatch):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from qdelta_analysis.learning.experiments import BASELINE, summary, summary_frame, summary_text
+from qdelta_analysis.learning.experiments import BASELINE, results, summary, summary_frame, summary_text, write_results
 
 
 def made_up(values: dict[str, list[float]], **columns) -> pd.DataFrame:
@@ -62,3 +64,56 @@ def test_what_is_not_alike_is_not_compared():
         summary(table.assign(learning_rate=table.learning_rate.mask(mine & (table.seed == 1), 0.1)))
     with pytest.raises(ValueError, match="q-delta has 11 tokens, gated-deltanet 10; expected at most 0% apart"):
         summary(table.assign(tokens=table.tokens.mask(mine, 11)))
+
+
+def record(path, *where, value=0.5, variant="q-delta"):
+    """Write a finished run's record with one value, a score's or the one that stands `where`; return its path."""
+    found = {"experiment": "e", "task": "t", "variant": variant, "seed": 0, "tokens": 10, "task_settings": {}}
+    found |= {"model": {}, "made": {}, "training": {"steps": 1, "learning_rate": 0.01}}
+    found["result"] = {"parameters": 9, "last_losses": 1.0, "seconds_training": 1.0, "seconds_measuring": 1.0}
+    found["result"]["scores"] = [{"condition": "c", "metric": "nats", "value": 0.5}]
+    *names, last = where or ("result", "scores", 0, "value")
+    inner = found
+    for name in names:
+        inner = inner[name]
+    inner[last] = value
+    path.write_text(json.dumps(found))
+    path.with_suffix("").mkdir(exist_ok=True)
+    (path.with_suffix("") / "steps.csv").write_text("step,tokens,loss\n0,10,2.0\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("where", "values"),
+    [
+        (("training", "learning_rate"), [10**400, np.nan, np.inf, "0.01", True]),
+        (("training", "steps"), [10**400, 2**64, 1.5, np.nan]),
+        (("result", "last_losses"), [10**400, np.nan, -np.inf]),
+        (("result", "seconds_training"), [10**400, np.nan]),
+        (("result", "parameters"), [2**63, 10**30]),
+        (("seed",), [2**64, 0.5]),
+        (("variant",), ["\ud800", 3]),
+        (("result", "scores", 0, "value"), [10**400, "1", None, True]),
+        (("result", "scores", 0, "metric"), ["\ud800"]),
+    ],
+)
+def test_a_number_that_no_run_records_is_named(where, values, tmp_path):
+    name = ".".join(where[:2])
+    for value in values:
+        path = record(tmp_path / "run.json", *where, value=value)
+        with pytest.raises(ValueError, match=rf"run\.json is damaged: (it has )?{name}.*; expected the record of a"):
+            results([path])
+
+
+@pytest.mark.parametrize("value", [10**30, 2**64, 1, np.nan, np.inf])
+def test_a_score_is_any_number_as_a_model_that_diverges_has_it(value, tmp_path):
+    paths = [record(tmp_path / "a.json", value=value), record(tmp_path / "b.json", variant=BASELINE)]
+    found = summary(results(paths)).set_index("variant")["mean"]
+    np.testing.assert_equal(found.to_dict(), {"q-delta": float(value), BASELINE: 0.5})
+    assert len(write_results(paths, tmp_path)) == 3
+
+
+def test_a_score_is_what_the_table_says_and_nothing_more(tmp_path):
+    path = record(tmp_path / "run.json", "result", "scores", 0, "more", value="\ud800")
+    assert "more" not in results([path])
+    assert len(write_results([path], tmp_path)) == 3

@@ -203,7 +203,9 @@ def test_a_truncated_checkpoint_is_bad_input_to_the_command(tmp_path, as_users_c
 def mutated(x, make: np.random.Generator):
     """Take away, or replace by something of another type, one thing somewhere in nested JSON."""
     if not isinstance(x, dict | list) or not x or make.random() < 0.15:
-        return [None, [], {}, "text", 3.5, -1, True, [{}], {"a": 1}][make.integers(9)]
+        return [None, [], {}, "text", 3.5, -1, True, [{}], {"a": 1}, 10**400, 2**64, np.nan, "\ud800"][
+            make.integers(13)
+        ]
     keys = sorted(x) if isinstance(x, dict) else range(len(x))
     key = keys[make.integers(len(keys))]
     copy = x.copy()
@@ -229,7 +231,8 @@ def test_a_damaged_record_of_a_run_is_named(tmp_path):
         results([path])
     path.write_bytes(whole)
     log = path.with_suffix("") / "steps.csv"
-    for content in (b"", b"step,loss\n1,2\n", b"step,tokens,loss\na,b,c\n", b"\xff\xff"):
+    rows = (b"a,b,c", b"1.5,1,1", b"1,10,nan", b"1,10,inf", b"1,10", b"1e400,1,1", b"99999999999999999999999,1,1")
+    for content in (b"", b"step,loss\n1,2\n", b"\xff\xff", *(b"step,tokens,loss\n" + row + b"\n" for row in rows)):
         log.write_bytes(content)
         with pytest.raises(ValueError, match=r"steps\.csv is damaged"):
             losses([path])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
-from numbers import Real
+from numbers import Number, Real
 from pathlib import Path
 from typing import Any
 
-_SCORE = {"condition": str, "metric": str, "value": Real}
+# Real is finite: training stops at a loss that is not. What was trained may still measure as NaN or infinity.
+_SCORE = {"condition": str, "metric": str, "value": Number}
 _RUN = {
     **{"experiment": str, "task": str, "variant": str, "seed": int, "tokens": int},
     **{"task_settings": {}, "model": {}, "made": {}},
@@ -18,7 +20,7 @@ _RUN = {
 
 
 def read_run(path: Path) -> dict[str, Any]:
-    """Return a finished run's record, as `run_experiment` wrote it.
+    """Return a finished run's record, as `run_experiment` wrote it; scores are floats, NaN and infinities included.
 
     Raises FileNotFoundError where there is none, ValueError, with the file's name, for one that is damaged.
     """
@@ -27,6 +29,8 @@ def read_run(path: Path) -> dict[str, Any]:
     wrong = "not there" if not isinstance(scores, list) else next(filter(None, (_lacks(x, _SCORE) for x in scores)), "")
     if wrong:
         raise ValueError(f"{path} is damaged: result.scores is {wrong}; {REMEDY}.")
+    for score in scores:
+        score["value"] = float(score["value"])
     return run
 
 
@@ -58,6 +62,17 @@ def _lacks(found: Any, needed: Mapping[str, Any], name: str = "") -> str:
         if isinstance(kind, Mapping):
             if wrong := _lacks(found.get(key), kind, full):
                 return wrong
-        elif not isinstance(found.get(key), kind) or isinstance(found[key], bool):
+        elif not _is(found.get(key), kind):
             return f"{full} = {str(found.get(key))[:60]!r}"
     return ""
+
+
+def _is(x: Any, kind: type) -> bool:
+    """Whether a value is of a kind and a table holds it: text of characters, an int of 64 bits, a number of a float."""
+    if isinstance(x, bool) or not isinstance(x, kind):
+        return False
+    if kind is str:
+        return not any("\ud800" <= c <= "\udfff" for c in x)
+    if kind is int:
+        return abs(x) < 2**63
+    return (kind is Number and isinstance(x, float)) or abs(x) <= sys.float_info.max

@@ -20,6 +20,7 @@ from .records import read_run
 BASELINE = "gated-deltanet"
 SAME_SIZE = 0.01  # parameters of two variants may differ by that share: the gates that one has and the other has not
 _RUN = ("experiment", "task", "variant", "seed", "tokens")
+_SCORE = ("condition", "metric", "value")
 _LOWER = ("nats", "bits per byte")  # where less is better
 
 
@@ -47,7 +48,7 @@ def results(paths: Sequence[Path]) -> pd.DataFrame:
         same = {name: run[name] for name in _RUN}
         same |= {name: run["training"][name] for name in ("steps", "learning_rate")}
         same["parameters"] = run["result"]["parameters"]
-        rows += [same | score for score in run["result"]["scores"]]
+        rows += [same | {name: score[name] for name in _SCORE} for score in run["result"]["scores"]]
     return pd.DataFrame(rows)
 
 
@@ -159,11 +160,14 @@ def stored(name: str, what: str = "results", folder: Path = FOLDER) -> pd.DataFr
 
 def _read_losses(path: Path) -> pd.DataFrame:
     try:
-        log = pd.DataFrame(pd.read_csv(path)[["step", "tokens", "loss"]])
-        return log.astype({"step": "int64", "tokens": "int64", "loss": "float64"})
+        log = pd.DataFrame(pd.read_csv(path)[["step", "tokens", "loss"]]).astype("float64")
+        counts = log[["step", "tokens"]].to_numpy()
+        if not (np.isfinite(log.loss).all() and (np.abs(counts) < 2**53).all() and (counts == counts.round()).all()):
+            raise ValueError("a step or its tokens are no whole number, or a loss is not finite")
+        return log.astype({"step": "int64", "tokens": "int64"})
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(f"{path} is damaged ({error}); expected the log of a training run.") from error
 
 
