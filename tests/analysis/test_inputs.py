@@ -128,7 +128,7 @@ def test_gates_that_are_no_real_numbers(name, value, as_users_call):
         getattr(inputs(), f"with_{name}")(value)
 
 
-def test_gates_keep_every_digit_of_a_number():
+def test_gates_keep_every_digit_of_a_number(as_users_call):
     x = inputs().to(torch.float64)
     assert x.with_lam(0.1).lam[0, 0, 0] == 0.1
     assert x.with_lam(torch.tensor(0.1, dtype=torch.float64)).lam[0, 0, 0] == 0.1

@@ -270,7 +270,11 @@ def test_a_sweep_that_the_controls_do_not_say_is_not_shown(monkeypatch, exported
 
 
 def test_a_sweep_that_fails_is_said_and_the_next_is_shown():
-    widget = SweepExplorer(across=("lam", "0:1:3"), up=("beta", "0.5,1"), also="d=4; N=8; width=3")
+    axes = {"across": ("lam", "0:1:3"), "up": ("beta", "0.5,1")}
+    with pytest.raises(ValueError, match="expected lam, beta, alpha and parameters of"):
+        SweepExplorer(**axes, also="d=4; N=8; width=3")
+    widget = SweepExplorer(**axes, also="d=4; N=8")
+    widget._also.value = "d=4; N=8; width=3"
     widget.start()
     widget.wait(60)
     assert "expected lam, beta, alpha and parameters of" in said(widget)
