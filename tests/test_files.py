@@ -111,7 +111,7 @@ def test_paths_that_are_none(tmp_path, old):
         "a\0b": r"'a\\x00b' cannot be written; expected a path without NUL",
         tmp_path / ("x" * 300): "x cannot be written: File name too long",
         old / "below": "below cannot be written; expected a file in a folder that exists",
-        "": "cannot be written, as it is a folder",
+        "": "'' cannot be written; expected a path without NUL",
     }.items():
         with pytest.raises((OSError, ValueError), match=sentence):
             write(path, "new")
