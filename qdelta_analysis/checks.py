@@ -86,6 +86,12 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def require_seed(seed: Any) -> int:
+    """Return a seed that a torch.Generator takes; raise ValueError for another."""
+    require_count("seed", seed, -(2**63), 2**64 - 1)
+    return int(seed)
+
+
 def plain(value: Any) -> Any:
     """Return the number, or the list of numbers, that an array or a tensor holds; anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from qdelta_kernels import chunk_qdelta_rule, recurrent_qdelta_rule
 from qdelta_kernels.arguments import check_arguments
-from qdelta_kernels.chunkwise import Intra, blocks, chunk_layout, decayed, prepare_chunks
+from qdelta_kernels.chunkwise import Intra, blocks, chunk_layout, prepare_chunks
+from qdelta_kernels.decay import remains
 from qdelta_kernels.diagnostics import length
 
 from .checks import require_all, require_count
@@ -55,7 +56,7 @@ def chunk_matrices(inputs: QDeltaInputs, start: int = 0, C: int = 64) -> xr.Data
     decay, inverse, readout = (x.flatten(1, 2) for x in (c.decay, c.inverse, c.readout()))
     t = cut.transition()
     x, k, beta = t.x.transpose(1, 2), t.k.transpose(1, 2), t.beta.transpose(1, 2)
-    erase = (beta[..., None] * decayed(x @ k.mT, decay)).tril(-1)
+    erase = (beta[..., None] * remains(x @ k.mT, decay)).tril(-1)
     found = {"decay": decay, "erase": erase, "inverse": inverse, "readout": readout}
     dims = ("batch", "head", "i", "j")
     tokens = np.arange(start, start + C)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
-from .checks import require, require_count, require_room
+from .checks import require, require_count, require_room, require_seed
 from .inputs import QDeltaInputs
 
 
@@ -129,11 +129,10 @@ class _Draw:
     ):
         for name, size in {"T": T, "K": K, "V": V, "H": H}.items():
             require_count(name, size, 1)
-        require_count("seed", seed, -(2**63), 2**64 - 1)
         # q, k and v as they are drawn, made unit vectors and put in place.
         require_room(f"T, K, V, H = {T}, {K}, {V}, {H}", 3 * dtype.itemsize * T * H * (2 * K + V))
         self.T, self.H, self.dtype = T, H, dtype
-        self.random = torch.Generator(device).manual_seed(int(seed))
+        self.random = torch.Generator(device).manual_seed(require_seed(seed))
 
     def normal(self, width: int) -> Tensor:
         """Standard normal numbers: [1, T, H, width]."""

@@ -30,7 +30,8 @@ from torch import Tensor
 from qdelta_kernels import recurrent_qdelta_rule
 from qdelta_kernels.arguments import check_arguments
 from qdelta_kernels.autocast import outside_autocast
-from qdelta_kernels.chunkwise import Chunks, blocks, chunk_layout, decayed, prepare_chunks
+from qdelta_kernels.chunkwise import Chunks, blocks, chunk_layout, prepare_chunks
+from qdelta_kernels.decay import remains
 from qdelta_kernels.diagnostics import length
 
 from .checks import is_whole, plain
@@ -287,7 +288,7 @@ def _parts(c: Chunks, of: tuple[Target, ...], erase: bool) -> tuple[Tensor, Tens
     U = c.inverse * beta.mT if erase else torch.diag_embed(c.beta)
     write = U.mT @ (c.to_end[..., None] * k)
     erased = start * (k + c.lam[..., None] * q) if erase else torch.zeros_like(write)
-    readout, retrieval = c.readout(), decayed(c.gram[:, :, None, c.C :], c.decay)
+    readout, retrieval = c.readout(), remains(c.gram[:, :, None, c.C :], c.decay)
     weights = {"o": (readout, q), "o_hat": (readout.tril(-1), q), "v_hat": (retrieval.tril(-1), k)}
     local = torch.stack([weights[name][0] @ U for name in of]) if of else U.new_zeros(0, *U.shape)
     reads = torch.stack([start * weights[name][1] for name in of]) if of else U.new_zeros(0, *write.shape)

@@ -118,9 +118,8 @@ class QDeltaInputs:
 
     def with_alpha(self, alpha: float | Tensor) -> QDeltaInputs:
         """Replace the decay alpha, in (0, 1], by a number or by values that broadcast to [B, T, H]."""
-        gate = self._gate(
-            "alpha", alpha, torch.float64
-        )  # close to 1 a float32 alpha would leave little of its logarithm
+        # Close to 1 a float32 alpha would leave little of its logarithm.
+        gate = self._gate("alpha", alpha, torch.float64)
         if not (gate > 0).all():
             raise ValueError(f"alpha is as low as {gate.min():g}; expected values in (0, 1].")
         return replace(self, g=gate.log().to(self.g.dtype))

@@ -133,12 +133,7 @@ class Chunks:
 
     def readout(self) -> Tensor:
         """Return e^{G_i - G_j} q_i.k_j for i >= j: [M, H, R, C, C]."""
-        return decayed(self.gram[:, :, None, : self.C], self.decay)
-
-
-def decayed(products: Tensor, decay: Tensor) -> Tensor:
-    """Return decay times products, and 0 where nothing is left, even of a product that is too large for the dtype."""
-    return (decay * products).masked_fill_(decay == 0, 0)
+        return remains(self.gram[:, :, None, : self.C], self.decay)
 
 
 def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, intra: Intra = "recurrence") -> Chunks:
@@ -149,7 +144,7 @@ def prepare_chunks(layout: ChunkLayout, block: Block, q, k, v, g, beta, lam, int
     g, beta, lam = (layout.gather(x[..., None], block)[..., 0].unflatten(1, (H, R)) for x in (g, beta, lam))
     decay, from_start = chunk_decay(g)
     gram = qk @ qk[:, :, layout.C :].mT
-    L = decayed(_erase_gram(gram, lam, intra), decay).mul_(beta[..., None])
+    L = remains(_erase_gram(gram, lam, intra), decay).mul_(beta[..., None])
     identity = torch.eye(layout.C, dtype=q.dtype, device=q.device)
     return Chunks(
         qk=qk,

@@ -19,7 +19,7 @@ def sums_between(g: Float[Tensor, "*chunks C"]) -> Float[Tensor, "*chunks C C"]:
 
 
 def remains(x: Tensor, kept: Tensor) -> Tensor:
-    """Return kept times x, and 0 where nothing is kept, even of what is not finite."""
+    """Return kept times x, and 0 where nothing is kept, even of what is too large for the dtype or not finite."""
     return kept * x.masked_fill(kept == 0, 0)
 
 

@@ -17,7 +17,6 @@ from .chunkwise import (
     blocks,
     carry,
     chunk_layout,
-    decayed,
     prepare_chunks,
     read,
     split,
@@ -124,7 +123,7 @@ def _diagnose(c: Chunks, reads: Tensor, U: Tensor, start_norm: Tensor) -> tuple[
     qk, kk = (x.diagonal(dim1=-2, dim2=-1)[:, :, None] for x in c.gram.split(C, dim=2))
     # Of what the tokens of the chunk wrote only what came before is read: after a strong gate it is far less than U.
     o_hat = torch.addcmul(c.readout().tril_(-1) @ U, start, reads[:, :, :, :C])
-    v_hat = torch.addcmul(decayed(c.gram[:, :, None, C:], c.decay).tril_(-1) @ U, start, reads[:, :, :, C:])
+    v_hat = torch.addcmul(remains(c.gram[:, :, None, C:], c.decay).tril_(-1) @ U, start, reads[:, :, :, C:])
     before = length(torch.addcmul(c.v - v_hat, c.lam[..., None], o_hat, value=-1))[0]
     after = (1 - c.beta * (kk + c.lam * qk)).abs() * before
     (key, key_way), (query, query_way), (write, write_way) = length(v_hat), length(o_hat), length(U)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qdelta_kernels import qdelta_rule
+from qdelta_kernels.autocast import without_autocast
 
 from ..inputs import QDeltaInputs
 from .calls import RuleCall
@@ -137,7 +138,7 @@ class _Taking:
         notes = {"source": self.source, **self.metadata, "layer": str(number), "rule": site.rule}
         o = result[0].detach()
         sums = _precision(o, site.sums_wide)
-        with torch.autocast(o.device.type, enabled=False):
+        with without_autocast(o.device.type):
             tokens = call.tokens()
             error = _compare(number, call, tokens, o, sums, self.tolerance)
             inputs = QDeltaInputs(**tokens, metadata=notes | {"replay_error": f"{error:.1e}"})

@@ -11,6 +11,7 @@ from torch import Tensor
 from qdelta_kernels.diagnostics import length
 
 from ..inputs import QDeltaInputs
+from ..products.tokens import eigenvalues
 from .independence import halves, lagged, z
 
 # At most so many tokens, and elements of q.
@@ -113,12 +114,12 @@ class TokenSample:
     @cached_property
     def excitation(self) -> Tensor:
         """mu: the smallest eigenvalue of the symmetric part of E[alpha^2 beta x k^T]."""
-        return _eigenvalues((self.excitation_moment + self.excitation_moment.mT) / 2)[..., 0]
+        return eigenvalues((self.excitation_moment + self.excitation_moment.mT) / 2)[..., 0]
 
     @cached_property
     def noise(self) -> Tensor:
         """The largest eigenvalue of E[alpha^2 beta^2 ||k||^2 x x^T]."""
-        return _eigenvalues(self.write_moment)[..., -1]
+        return eigenvalues(self.write_moment)[..., -1]
 
     @cached_property
     def mean_square_growth(self) -> Tensor:
@@ -170,12 +171,6 @@ def _extreme_directions(moment: Tensor) -> Tensor:
     symmetric = (moment + moment.mT) / 2
     _, vectors = torch.linalg.eigh(symmetric.where(_finite(symmetric), 0))
     return vectors[..., [0, -1]]
-
-
-def _eigenvalues(symmetric: Tensor) -> Tensor:
-    """[H, d], rising; NaN where the moment has left float64's range."""
-    finite = _finite(symmetric)
-    return torch.linalg.eigvalsh(symmetric.where(finite, 0)).where(finite[..., 0], torch.nan)
 
 
 def _finite(moment: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from qdelta_kernels.arguments import Arguments, check_arguments, eager_where_packed
 from qdelta_kernels.autocast import outside_autocast
-from qdelta_kernels.chunkwise import decayed
 from qdelta_kernels.decay import chunk_decay, remains
 
 
@@ -62,7 +61,7 @@ def _chunks(a: Arguments, sequences: tuple[Tensor, ...], chunk_size: int) -> tup
     q, k = (x.repeat_interleave(a.groups, dim=2) for x in (q, k))
     q, k, v, g = (_cut(x, C) for x in (q, k, v, g[..., None]))
     decay, from_start = chunk_decay(g[..., 0])
-    inside = decayed(q @ k.mT, decay) @ v
+    inside = remains(q @ k.mT, decay) @ v
     write = k * decay[..., -1, :, None]
     kept = from_start[..., -1]
     outputs = []

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from scipy.optimize import minimize
 
-from ..checks import Number, require, require_all, require_count, require_room
+from ..checks import Number, require, require_all, require_count, require_room, require_seed
 from ..inputs import QDeltaInputs
 from ..transition import Transition
 from .finite import branch_and_bound, spectral_radii
@@ -66,11 +66,10 @@ class JointSpectralRadius:
         require_count("T", T, 1)
         require_count("K", K, 2)
         require_count("V", V, 1)
-        require_count("seed", seed, -(2**63), 2**64 - 1)
         t = self.witness
         at = np.arange(T) % len(t.k)
         q, k = (np.pad(x[at], ((0, 0), (0, K - 2)))[None, :, None] for x in (t.q, t.k))
-        v = torch.randn(1, T, 1, V, dtype=torch.float64, generator=torch.Generator().manual_seed(int(seed)))
+        v = torch.randn(1, T, 1, V, dtype=torch.float64, generator=torch.Generator().manual_seed(require_seed(seed)))
         g, beta, lam = (x[at][None, :, None] for x in (np.log(t.alpha), t.beta, t.lam))
         settings = f"lam_max={t.lam.max():g}, alpha={t.alpha.max():g}, beta_max={t.beta.max():g}, seed={seed}"
         return QDeltaInputs(q, k, v, g, beta, lam, metadata={"source": "found worst cycle", "settings": settings})

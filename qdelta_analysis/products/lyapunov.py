@@ -9,7 +9,7 @@ from torch import Tensor
 
 from qdelta_kernels.diagnostics import length
 
-from ..checks import require_count
+from ..checks import require_count, require_seed
 from ..inputs import QDeltaInputs
 from ..threads import one_thread
 from .blocks import Blocks, mean_and_error, split
@@ -61,11 +61,10 @@ def lyapunov_spectrum(
     """
     x = float64_tokens(inputs)
     require_count("exponents", x.K if exponents is None else exponents, 1, x.K)
-    require_count("seed", seed, -(2**63), 2**64 - 1)
     cut = split(x.T, transient, blocks)
     t = x.transition()
     flat = lambda tensor: tensor.transpose(1, 2).flatten(0, 1).contiguous()  # [B, T, H, ...] -> [B H, T, ...]
-    make = torch.Generator().manual_seed(int(seed))
+    make = torch.Generator().manual_seed(require_seed(seed))
     start = torch.linalg.qr(torch.randn(x.K, exponents or x.K, dtype=torch.float64, generator=make))[0].mT
     g = flat(x.g)
     factor = 1 - t.beta * t.alignment

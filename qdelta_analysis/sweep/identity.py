@@ -75,13 +75,8 @@ _numbers = itertools.count(1)
 _unknown: dict[int, tuple[Any, int]] = {}
 
 
-def identity(plan: Plan) -> Identity:
-    """Tell what a plan computes, as it is now."""
-    return tell(plan).told
-
-
 def tell(plan: Plan) -> Teller:
-    """Tell what a plan computes, and where it is kept."""
+    """Tell what a plan computes, as it is now, and where it is kept."""
     teller = Teller()
     teller.tell("measure", plan.measure, private=True)
     teller.tell("make", plan.make, private=True)

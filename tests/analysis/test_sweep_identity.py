@@ -30,14 +30,14 @@ import torch
 import xarray as xr
 
 from qdelta_analysis import QDeltaInputs, generators, sweep
-from qdelta_analysis.sweep.identity import difference, identity
+from qdelta_analysis.sweep.identity import difference, tell
 from qdelta_analysis.sweep.running import _plan
 
 GRID = {"N": [3, 4], "d": [2]}
 
 
 def told(measure, make="cone", batched=None):
-    return identity(_plan(measure, {"N": [3]}, make, batched))
+    return tell(_plan(measure, {"N": [3]}, make, batched)).told
 
 
 def scaled(scale):
